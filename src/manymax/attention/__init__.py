@@ -1,0 +1,1 @@
+"""Queries, keys and values to outputs. One folder for each way of organising the pairs."""

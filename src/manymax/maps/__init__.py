@@ -1,0 +1,1 @@
+"""Scores to weights along one dim. One file a system; `registry.py` lists them all."""
