@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from manymax.maps.registry import MAPS
-from manymax.maps.rule import apply
-
-if TYPE_CHECKING:
-    from manymax.maps.rule import Kind, Rule
+from manymax.maps.rule import Kind, Rule, apply
 
 
 def closest(name: str, known: list[str]) -> str:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from manymax.maps.rule import Rule
 from manymax.maps.sigmoid import Sigmoid, sigmoid
 from manymax.maps.softmax import Softmax, softmax
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
-
-    from manymax.maps.rule import Rule
 
 
 @dataclass(frozen=True)
