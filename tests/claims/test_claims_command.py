@@ -11,12 +11,12 @@ from manymax.claims.claim import Check
 CHECKS = (
     Check("gain", ">", 0.0, "it gains"),
     Check("error", "<=", 0.01, "it is exact", over="every"),
-    Check("cost", "<", 1.0, "it is cheap"),
+    Check("cost", "<", 1.0, "it is cheap", given=Check("time", ">", 1.0, "it takes time")),
 )
 
 
 def experiment(seed, numbers, progress):
-    return {"gain": 1.0 + seed / 10, "error": 0.001 * seed, "cost": 3.0 + seed, "time": 7.0}
+    return {"gain": 1.0 + seed / 10, "error": 0.001 * seed, "cost": 3.0 + seed, "time": 7.0, "room": 5.0}
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def toys(monkeypatch, tmp_path):
         raise RuntimeError("boom")
 
     claims = {
-        "good": toy(experiment, name="good", checks=CHECKS, also={"time": "seconds that it takes"}),
+        "good": toy(experiment, name="good", checks=CHECKS, also={"room": "places that it takes"}),
         "bad": toy(crash, name="bad", seeds=(0,)),
     }
     monkeypatch.setattr(command, "load_claim", claims.__getitem__)
@@ -44,6 +44,7 @@ def test_running_one_claim(toys, capsys, tmp_path):
     assert re.search(r"gain > 0 +1\.1 \[0\.852, 1\.35\] +holds", text)
     assert re.search(r"error <= 0\.01 +0\.002 \(worst of 3\) +holds", text)
     assert re.search(r"cost < 1 +4 \[1\.52, 6\.48\] +fails", text)
+    assert re.search(r"time > 1 +7 +holds \(presupposed\)", text)
     assert "bad" not in text
     assert (tmp_path / "runs/claims/claims.md").exists()
 
@@ -86,7 +87,8 @@ def test_the_page_and_the_data_say_everything(toys, capsys, tmp_path):
     page = (tmp_path / "runs/claims/claims.md").read_text()
     assert "| [good](#good) | Toys (2020) | fails |" in page
     assert "| it is exact | `error <= 0.01` | 0.002 (worst of 3) | holds |" in page
-    assert "| seconds that it takes | `time` | 7 | |" in page
+    assert "| places that it takes | `room` | 5 | |" in page
+    assert "| presupposed: it takes time | `time > 1` | 7 | holds |" in page
     assert "**Verdict: fails** - cost < 1 (measured 4)" in page
     assert "Seeds 0, 1, 2 in 0.0 minutes on " in page
     assert "**Verdict: inconclusive**" in page
@@ -105,7 +107,7 @@ def test_ctrl_c_keeps_the_finished_runs(toys, monkeypatch, capsys):
         return experiment(seed, numbers, progress)
 
     monkeypatch.setattr(
-        command, "load_claim", lambda name: toy(interrupt, name="good", checks=CHECKS, also={"time": ""})
+        command, "load_claim", lambda name: toy(interrupt, name="good", checks=CHECKS, also={"room": ""})
     )
     assert cli.main(["claims", "run", "good"]) == cli.INTERRUPTED
     assert "the finished runs are kept" in capsys.readouterr().err

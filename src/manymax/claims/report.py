@@ -42,7 +42,8 @@ def table(collected: Sequence[tuple[ClaimJudgement, Results]]) -> str:
     """Return the report for a terminal: a block a claim, a line a check."""
     blocks = []
     for judgement, _ in collected:
-        rows = [(str(one.check), measured(one), one.verdict) for one in judgement.checks]
+        marked = [(one, "") for one in judgement.checks] + [(one, " (presupposed)") for one in judgement.presupposed]
+        rows = [(str(one.check), measured(one), one.verdict + mark) for one, mark in marked]
         wide = [max(len(row[column]) for row in [*rows, ("claimed", "measured", "")]) for column in range(2)]
         lines = [f"{judgement.claim.name}: {judgement.verdict.upper()}   {judgement.claim.source}"]
         lines += [
@@ -70,14 +71,15 @@ def _section(judgement: ClaimJudgement, results: Results) -> list[str]:
     lines = ["", f"## {claim.name}", "", f"{claim.source}.", "", f"**Claim.** {claim.statement}", ""]
     lines += [f"**Setting.** {claim.setting}", "", f"**Differences to the paper.** {claim.differences}", ""]
     lines += [f"{verdict}", "", "| check | claimed | measured | verdict |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {one.check.statement} | `{one.check}` | {measured(one)} | {one.verdict}"
-        + (f" ({one.reason})" if one.reason else "")
-        + " |"
-        for one in judgement.checks
-    ]
+    lines += [_row(one) for one in judgement.checks]
+    lines += [_row(one, "presupposed: ") for one in judgement.presupposed]
     also = [f"| {what} | `{name}` | {_spread(name, results)} | |" for name, what in claim.also.items()]
     return [*lines, *also, "", _origin(claim, results)]
+
+
+def _row(judgement: Judgement, before: str = "") -> str:
+    verdict = judgement.verdict + (f" ({judgement.reason})" if judgement.reason else "")
+    return f"| {before}{judgement.check.statement} | `{judgement.check}` | {measured(judgement)} | {verdict} |"
 
 
 def _spread(name: str, results: Results) -> str:

@@ -48,12 +48,13 @@ class Judgement:
 
 @dataclass(frozen=True)
 class ClaimJudgement:
-    """A verdict on a claim, with those on its checks."""
+    """A verdict on a claim, with those on its checks and on what these presuppose."""
 
     claim: Claim
     verdict: Verdict
     reason: str
     checks: tuple[Judgement, ...]
+    presupposed: tuple[Judgement, ...]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -129,7 +130,9 @@ def judge_claim(claim: Claim, results: Mapping[int, Mapping[str, Any]]) -> Claim
     untested = verdicts.count("not testable here")
     if verdict == "holds" and untested:
         reason = f"{untested} of {len(verdicts)} checks cannot be tested here"
-    return ClaimJudgement(claim, verdict, reason, checks)
+    given = dict.fromkeys(check.given for check in claim.checks if check.given is not None)
+    presupposed = tuple(judge_check(check, claim.seeds, results) for check in given)
+    return ClaimJudgement(claim, verdict, reason, checks, presupposed)
 
 
 def _why(decisive: Sequence[Judgement]) -> str:

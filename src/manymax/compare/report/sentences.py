@@ -56,8 +56,8 @@ def speed_sentence(runs: Runs, rows: Sequence[Row]) -> str:
         return f"{name} trains fastest, at {times(ratio.low, ratio.middle, ratio.high)} the speed of {baseline}."
     within = "" if noise is None else f" beyond the noise of {percent(noise)}"
     level = [name for name, own in timed if speed_verdict(own, noise).tone == "same"]
-    keeps = f"; {listed(level)} {'keeps' if len(level) == 1 else 'keep'} up with it" if level else ""
-    return f"None trains faster than {baseline}{within}{keeps}."
+    alike = f"; {listed(level)} cannot be told from it" if level else ""
+    return f"None trains faster than {baseline}{within}{alike}."
 
 
 def noise_sentence(runs: Runs) -> str:
