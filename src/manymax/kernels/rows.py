@@ -17,8 +17,23 @@ _apply: Any = ops.RowsFunction.apply  # untyped in torch
 # Options of each map beside the temperature, with their defaults, in the order in which the kernel reads them. None is
 # a default that the kernel works out by itself; it travels as NaN.
 OPTIONS: dict[str, dict[str, float | None]] = {
+    "entmax15": {},
+    "log_softmax": {},
+    "log_stablemax": {},
+    "logsumexp": {},
+    "power_softmax": {"p": 4, "eps": 0.0, "length_agnostic": False},
+    "relu": {},
+    "sigmoid": {"bias": None},
     "softmax": {},
+    "softmax1": {},
+    "softplus": {},
+    "sparsemax": {},
+    "spherical_softmax": {"eps": 1e-5},
+    "squared_relu": {},
+    "stablemax": {},
+    "taylor_softmax": {"order": 2},
 }
+HIGHEST_POWER = 64  # beyond it a power of 1/2, how far a scale may be off, leaves float32
 
 
 def supports(name: str, options: Mapping[str, Any], x: Tensor, dim: int = -1, mask: Tensor | None = None) -> str | None:
@@ -40,6 +55,10 @@ def supports(name: str, options: Mapping[str, Any], x: Tensor, dim: int = -1, ma
             return f"the row kernel of {name} has no option {key}"
         if not isinstance(value, (int, float)) and value is not None:
             return f"the row kernel of {name} takes {key} as a number, not as {type(value).__name__}"
+    if options.get("length_agnostic"):
+        return f"the row kernel of {name} has no length_agnostic form"
+    if max(options.get("p", 0), options.get("order", 0)) > HIGHEST_POWER:
+        return f"the row kernel of {name} takes powers up to {HIGHEST_POWER}"
     return _refuses(x, dim, mask)
 
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "math.h"
+#include "stage.h"
 
 namespace manymax::MANYMAX_ISA {
 
@@ -20,6 +21,24 @@ MM_INLINE C sum_over(const C* x, int64_t n, C fill, const Body& body) {
     i += kLanes<C>;
   }
   if (i < n) b += body(load(x + i, n - i, fill));
+  return reduce_add<C>(a + b);
+}
+
+// The sum of body(x, g).
+template <class C, class Body>
+MM_INLINE C sum_over(const C* x, const C* g, int64_t n, C fill, const Body& body) {
+  constexpr int L = kLanes<C>;
+  Vec<C> a{}, b{};
+  int64_t i = 0;
+  for (; i + 2 * L <= n; i += 2 * L) {
+    a += body(load(x + i), load(g + i));
+    b += body(load(x + i + L), load(g + i + L));
+  }
+  if (i + L <= n) {
+    a += body(load(x + i), load(g + i));
+    i += L;
+  }
+  if (i < n) b += body(load(x + i, n - i, fill), load(g + i, n - i, C{0}));
   return reduce_add<C>(a + b);
 }
 
@@ -76,7 +95,7 @@ MM_INLINE C map_and_sum(const C* x, C* y, int64_t n, C fill, const Body& body) {
 // f(first, count) for each chunk of [first, last).
 template <class F>
 MM_INLINE void chunks(int64_t first, int64_t last, const F& f) {
-  for (int64_t k = first; k < last; k += 2048) f(k, last - k < 2048 ? last - k : 2048);
+  for (int64_t k = first; k < last; k += kChunk) f(k, last - k < kChunk ? last - k : kChunk);
 }
 
 // Scalar functions by the names of their types.

@@ -2,10 +2,13 @@
 //
 //   template <class C> struct Map {
 //     explicit Map(const RowsCall&);
-//     C shift(const C* x, int64_t n) const;              // of these entries: their maximum, or 0
+//     C shift(const C* x, int64_t n) const;              // of these entries; -inf for none that is visible
+//     C usable(C shift) const;                           // what numerators take: finite, and at least the floor
 //     Vec<C> numerator(Vec<C> x, Vec<C> shift) const;    // exactly 0 at x = -inf
+//     Vec<C> slope(Vec<C> x, Vec<C> shift) const;        // its derivative in x
 //     C rescale(C from, C to) const;                     // what turns numerators at `from` into numerators at `to`
 //     C extra(C shift) const;                            // in units of a numerator at that shift
+//     Vec<C> finish(Vec<C> w) const;                     // what becomes of the ratio: itself, or itself clipped
 //   };
 //
 // Out of cache a row is visited twice: `partial` sums numerators chunk by chunk, each chunk in the first-level cache
@@ -19,69 +22,73 @@
 
 namespace manymax::MANYMAX_ISA {
 
+// Rows up to here keep their numerators in y and rescale them: they come back from a second-level cache faster than
+// exp runs again.
+inline constexpr int64_t kReloadBytes = 1 << 18;
+
 template <class C>
 struct Total {
   C shift;  // -inf for no entry yet
   C sum;
+  C dot;  // backwards: the sum of numerator * gradient
 };
-
-// Rows up to here keep their numerators in y and rescale them: 64 KB of float32 come back from a second-level cache
-// faster than exp runs again.
-inline constexpr int64_t kReloadBytes = 1 << 18;
 
 template <class Map, class C>
 MM_INLINE Total<C> merge_totals(const Map& map, Total<C> a, Total<C> b) {
   const C shift = a.shift > b.shift ? a.shift : b.shift;
-  if (shift == -kInfinity<C>) return {shift, a.sum + b.sum};  // 0, or NaN where a NaN was
-  return {shift, a.sum * map.rescale(a.shift, shift) + b.sum * map.rescale(b.shift, shift)};
+  if (shift == -kInfinity<C>) return {shift, a.sum + b.sum, a.dot + b.dot};  // 0, or NaN where a NaN was
+  const C scale_a = a.shift == -kInfinity<C> ? C{1} : map.rescale(map.usable(a.shift), map.usable(shift));
+  const C scale_b = b.shift == -kInfinity<C> ? C{1} : map.rescale(map.usable(b.shift), map.usable(shift));
+  return {shift, a.sum * scale_a + b.sum * scale_b, a.dot * scale_a + b.dot * scale_b};
 }
 
 template <class Map, class C>
 MM_INLINE Total<C> total_of(const Map& map, const Reader<C>& x, int64_t first, int64_t last) {
-  Total<C> total{-kInfinity<C>, 0};
+  Total<C> total{-kInfinity<C>, 0, 0};
   chunks(first, last, [&](int64_t k, int64_t count) {
     const C* in = x.get(k, count);
     const C shift = map.shift(in, count);
-    const Vec<C> at = splat(shift == -kInfinity<C> ? C{0} : shift);
+    const Vec<C> at = splat(map.usable(shift));
     const C sum = sum_over(in, count, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
-    total = merge_totals(map, total, Total<C>{shift, sum});
+    total = merge_totals(map, total, Total<C>{shift, sum, 0});
   });
   return total;
 }
 
-// The shift that numerators use: finite unless the row holds +inf, whose weights are NaN.
-template <class C>
-MM_INLINE C usable(C shift) {
-  return shift == -kInfinity<C> ? C{0} : shift;
+// 1 / total; 0 for a row with nothing visible, so that its weights are 0 and not NaN.
+template <class Map, class C>
+MM_INLINE C factor_of(const Map& map, const Total<C>& part) {
+  const C total = part.sum + map.extra(map.usable(part.shift));
+  return total == 0 ? C{0} : 1 / total;
 }
 
 template <class C, template <class> class MapOf>
 struct RatioForward {
   using Map = MapOf<C>;
   using Part = Total<C>;
+  static constexpr bool kScratch = false;
   static constexpr bool kSplits = true;
   static constexpr bool kReadsScores = true;
   Map map;
 
   explicit RatioForward(const RowsCall& call) : map(call) {}
 
-  // 1 / total; 0 for a row with nothing visible, so that its weights are 0 and not NaN.
-  C factor(Part part) const {
-    const C total = part.sum + map.extra(usable(part.shift));
-    return total == 0 ? C{0} : 1 / total;
-  }
-
   void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     const bool whole = n <= kChunk;
     const bool reload = x.direct && y.direct && n * static_cast<int64_t>(sizeof(C)) <= kReloadBytes;
-    if (!whole && !reload) return write(partial(x, grad, 0, n), x, grad, y, 0, n, n);
+    const bool in_place = x.direct && x.direct == y.direct;
+    if ((!whole && !reload) || in_place) return write(partial(x, grad, 0, n), x, grad, y, 0, n, n);
     const C* in = x.get(0, n);
     C* out = y.begin(0);
     const C shift = map.shift(in, n);
-    const Vec<C> at = splat(usable(shift));
+    const Vec<C> at = splat(map.usable(shift));
     const C sum = map_and_sum(in, out, n, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
-    const Vec<C> by = splat(factor({shift, sum}));
-    map_over(out, out, n, [&](Vec<C> v) { return v * by; });
+    const Part part{shift, sum, 0};
+    const C factor = factor_of(map, part);
+    // A NaN must not reach entries that are not there: only the scores still tell them from weights that underflowed.
+    if (factor != factor) return write(part, x, grad, y, 0, n, n);
+    const Vec<C> by = splat(factor);
+    map_over(out, out, n, [&](Vec<C> v) { return map.finish(v * by); });
     y.end(0, n);
   }
 
@@ -92,54 +99,10 @@ struct RatioForward {
 
   void write(Part part, const Reader<C>& x, const Reader<C>&, const Writer<C>& y, int64_t first, int64_t last,
              int64_t) const {
-    const Vec<C> at = splat(usable(part.shift)), by = splat(factor(part));
+    const Vec<C> at = splat(map.usable(part.shift)), by = splat(factor_of(map, part));
     chunks(first, last, [&](int64_t k, int64_t count) {
-      map_over(x.get(k, count), y.begin(k), count, [&](Vec<C> v) { return map.numerator(v, at) * by; });
-      y.end(k, count);
-    });
-  }
-};
-
-// Gradient from the weights, for maps whose numerator is its own derivative: w (grad - sum of w grad).
-template <class C>
-struct ExpBackward {
-  using Part = C;
-  static constexpr bool kSplits = true;
-  static constexpr bool kReadsScores = false;
-
-  explicit ExpBackward(const RowsCall&) {}
-
-  void row(const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
-    write(partial(w, grad, 0, n), w, grad, y, 0, n, n);
-  }
-  // A weight of 0 takes no part, whatever its gradient holds.
-  Part partial(const Reader<C>& w, const Reader<C>& grad, int64_t first, int64_t last) const {
-    C dot = 0;
-    chunks(first, last, [&](int64_t k, int64_t count) {
-      const C* a = w.get(k, count);
-      const C* g = grad.get(k, count);
-      constexpr int L = kLanes<C>;
-      Vec<C> sums[2] = {};
-      int64_t i = 0;
-      for (; i + 2 * L <= count; i += 2 * L)
-        for (int u = 0; u < 2; ++u) sums[u] += product(load(a + i + u * L), load(g + i + u * L));
-      if (i + L <= count) {
-        sums[0] += product(load(a + i), load(g + i));
-        i += L;
-      }
-      if (i < count) sums[1] += product(load(a + i, count - i, C{0}), load(g + i, count - i, C{0}));
-      dot += reduce_add<C>(sums[0] + sums[1]);
-    });
-    return dot;
-  }
-  static Vec<C> product(Vec<C> w, Vec<C> g) { return keep(w != Vec<C>{}, w * g); }
-  Part merge(Part a, Part b) const { return a + b; }
-  void write(Part dot, const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
-    const Vec<C> mean = splat(dot);
-    chunks(first, last, [&](int64_t k, int64_t count) {
-      map_over(w.get(k, count), grad.get(k, count), y.begin(k), count,
-               [&](Vec<C> v, Vec<C> g) { return keep(v != Vec<C>{}, v * (g - mean)); });
+      map_over(x.get(k, count), y.begin(k), count,
+               [&](Vec<C> v) { return keep(v != -kInfinity<C>, map.finish(map.numerator(v, at) * by)); });
       y.end(k, count);
     });
   }

@@ -3,6 +3,8 @@
 //
 //   template <class C> struct Kernel {
 //     explicit Kernel(const RowsCall&);
+//     static constexpr bool kScratch;    // whether it needs room for a row, y.scratch
+//     static constexpr bool kReadsScores;  // x holds scores, to be masked and divided by the temperature; else weights
 //     static constexpr bool kSplits;     // whether one row can be shared by threads: then partial, merge and write exist
 //     void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const;
 //     using Part = ...;                  // what a stretch of a row contributes
@@ -10,6 +12,8 @@
 //     void write(const Part& whole, x, grad, y, first, last, n) const;
 //   };
 #pragma once
+
+#include <new>
 
 #include "parallel.h"
 #include "stage.h"
@@ -19,6 +23,9 @@ namespace manymax::MANYMAX_ISA {
 // Rows are split over threads from here on: two barriers cost 2 us, the row itself 50 us and more.
 inline constexpr int64_t kSplitRow = 1 << 18;
 inline constexpr int kMaxThreads = 256;
+
+// A row of n entries and one vector, which a compressing store writes whole; parts of two threads share no cache line.
+static inline int64_t scratch_of(int64_t n) { return (n + 64 + 63) / 64 * 64; }
 
 // The offset of row r in each operand.
 static inline int64_t offset_of(const RowsCall& call, const Operand& operand, int64_t r) {
@@ -37,6 +44,7 @@ struct Rows {
 
   const RowsCall& call;
   C* buffers;  // 3 * kChunk
+  C* scratch;  // scratch_of(n), for kernels with kScratch
 
   Reader<C> reader(const Operand& operand, int64_t r, bool scores, C* buffer) const {
     const S* p = static_cast<const S*>(operand.data) + offset_of(call, operand, r);
@@ -69,6 +77,7 @@ struct Rows {
     result.step = call.y.step;
     result.copy = unstage<S>;
     result.buffer = buffers + 2 * kChunk;
+    result.scratch = scratch;
     return result;
   }
 };
@@ -96,11 +105,17 @@ static void run_as(const RowsCall& call) {
   const Kernel<C> kernel(call);
   int threads = threads_for(call.rows * call.n, call.threads);
   if (threads > kMaxThreads) threads = kMaxThreads;
+  // Lazily backed by memory: a kernel that keeps few candidates of a long row touches few pages.
+  C* scratch = nullptr;
+  if constexpr (Kernel<C>::kScratch) {
+    scratch = static_cast<C*>(__builtin_malloc(static_cast<size_t>(threads) * scratch_of(call.n) * sizeof(C)));
+    if (scratch == nullptr) throw std::bad_alloc();
+  }
   const bool split = Kernel<C>::kSplits && call.n >= kSplitRow && call.rows < 8 * threads && threads > 1;
   typename Kernel<C>::Part parts[kMaxThreads];
   parallel(threads, [&](const Team& team) {
     alignas(64) C buffers[3 * kChunk];
-    const Rows<S> rows{call, buffers};
+    const Rows<S> rows{call, buffers, scratch ? scratch + team.rank * scratch_of(call.n) : nullptr};
     if constexpr (Kernel<C>::kSplits) {
       if (split) return split_rows<Kernel, S>(call, team, kernel, rows, parts);
     }
@@ -109,6 +124,7 @@ static void run_as(const RowsCall& call) {
     for (int64_t r = first; r < last; ++r)
       kernel.row(rows.x(r, Kernel<C>::kReadsScores), rows.grad(r), rows.y(r), call.n);
   });
+  __builtin_free(scratch);
 }
 
 template <template <class> class Kernel>

@@ -19,7 +19,8 @@
 #error "compile with -DMANYMAX_ISA=avx2 or another name of dispatch.cpp"
 #endif
 
-#define MM_INLINE static inline __attribute__((always_inline))
+#define MM_MEMBER inline __attribute__((always_inline))
+#define MM_INLINE static MM_MEMBER
 
 namespace manymax::MANYMAX_ISA {
 

@@ -100,6 +100,7 @@ struct Writer {
   double temperature = 1;
   void (*copy)(void*, int64_t, double, int64_t, int64_t, const C*) = nullptr;
   C* buffer = nullptr;
+  C* scratch = nullptr;
 
   C* begin(int64_t first) const { return direct ? direct + first : buffer; }
   void end(int64_t first, int64_t n) const {

@@ -3,13 +3,12 @@
 
 #define MM_QUOTE(name) #name
 #define MM_NAME(name) MM_QUOTE(name)
+#define MM_ENTRY(map, forward, backward, reads_weights) {#map, forward, backward, reads_weights},
 
 namespace manymax::MANYMAX_ISA {
 namespace {
 
-constexpr RowsEntry kRows[] = {
-    {"softmax", softmax_forward, softmax_backward, true},
-};
+constexpr RowsEntry kRows[] = {MM_ROWS(MM_ENTRY)};
 
 }  // namespace
 
