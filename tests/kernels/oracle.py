@@ -110,7 +110,9 @@ def entmax15(x, visible):
     return _threshold(x, visible, 2)
 
 
-def weights(name: str, x: Tensor, dim: int = -1, mask: Tensor | None = None, temperature: float = 1.0, **options) -> Tensor:
+def weights(
+    name: str, x: Tensor, dim: int = -1, mask: Tensor | None = None, temperature: float = 1.0, **options
+) -> Tensor:
     """Return the map's weights in float64, differentiable."""
     x = x.to(torch.float64).movedim(dim, -1)
     visible = x != -torch.inf

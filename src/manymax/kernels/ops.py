@@ -85,13 +85,21 @@ def forward(
     return out
 
 
-def backward(grad: Tensor, saved: Tensor, name: str, options: list[float], dim: int, mask: Tensor | None) -> Tensor:
+def backward(
+    grad: Tensor,
+    saved: Tensor,
+    name: str,
+    options: list[float],
+    dim: int,
+    mask: Tensor | None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Return the gradient of the scores; `saved` holds the weights or the scores, as the kernel asks."""
     grad, saved = grad.detach(), saved.detach()
     module = native()
     assert module is not None
     number = module.find_rows(name)
-    out = torch.empty_like(saved)
+    out = torch.empty_like(saved) if out is None else out
     threads = torch.get_num_threads()
     reads_weights = module.reads_weights(number)
     if reads_weights:

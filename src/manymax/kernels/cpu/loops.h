@@ -6,6 +6,16 @@
 
 namespace manymax::MANYMAX_ISA {
 
+// Two vectors' worth of what lies one chunk ahead. The visit before this one waited for memory (a maximum keeps no
+// arithmetic busy), so the next such visit finds its entries in the first-level cache: logsumexp out of cache takes half
+// the time. A prefetch past the end of the tensor touches nothing.
+template <class C>
+MM_INLINE void prefetch_ahead(const C* x) {
+  constexpr int kAhead = static_cast<int>(kChunk * sizeof(C));
+  for (int line = 0; line < 2 * kVectorBytes; line += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(x) + kAhead + line);
+}
+
 // body(x) for every vector; the last one is filled up with `fill`. Two accumulators hide the latency of an addition, and
 // with 16 lanes keep the rounding error of a sum near that of a pairwise sum.
 template <class C, class Body>
@@ -13,6 +23,7 @@ MM_INLINE C sum_over(const C* x, int64_t n, C fill, const Body& body) {
   Vec<C> a{}, b{};
   int64_t i = 0;
   for (; i + 2 * kLanes<C> <= n; i += 2 * kLanes<C>) {
+    prefetch_ahead(x + i);
     a += body(load(x + i));
     b += body(load(x + i + kLanes<C>));
   }
@@ -21,7 +32,7 @@ MM_INLINE C sum_over(const C* x, int64_t n, C fill, const Body& body) {
     i += kLanes<C>;
   }
   if (i < n) b += body(load(x + i, n - i, fill));
-  return reduce_add<C>(a + b);
+  return reduce_add(a + b);
 }
 
 // The sum of body(x, g).
@@ -39,7 +50,7 @@ MM_INLINE C sum_over(const C* x, const C* g, int64_t n, C fill, const Body& body
     i += L;
   }
   if (i < n) b += body(load(x + i, n - i, fill), load(g + i, n - i, C{0}));
-  return reduce_add<C>(a + b);
+  return reduce_add(a + b);
 }
 
 // The maximum of body(x), NaNs skipped; -inf for none. Four accumulators: loads, not latency, set the pace.
@@ -52,7 +63,7 @@ MM_INLINE C max_over(const C* x, int64_t n, const Body& body) {
     for (int u = 0; u < 4; ++u) m[u] = max(body(load(x + i + u * L)), m[u]);
   for (; i + L <= n; i += L) m[0] = max(body(load(x + i)), m[0]);
   if (i < n) m[1] = max(body(load(x + i, n - i, -kInfinity<C>)), m[1]);
-  return reduce_max<C>(max(max(m[0], m[1]), max(m[2], m[3])));
+  return reduce_max(max(max(m[0], m[1]), max(m[2], m[3])));
 }
 
 // y = body(x).
@@ -80,6 +91,7 @@ MM_INLINE C map_and_sum(const C* x, C* y, int64_t n, C fill, const Body& body) {
   Vec<C> a{};
   int64_t i = 0;
   for (; i + L <= n; i += L) {
+    if (i % (2 * L) == 0) prefetch_ahead(x + i);
     const Vec<C> w = body(load(x + i));
     store(y + i, w);
     a += w;
@@ -89,7 +101,7 @@ MM_INLINE C map_and_sum(const C* x, C* y, int64_t n, C fill, const Body& body) {
     store(y + i, n - i, w);
     a += w;
   }
-  return reduce_add<C>(a);
+  return reduce_add(a);
 }
 
 // f(first, count) for each chunk of [first, last).

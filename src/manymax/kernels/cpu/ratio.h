@@ -42,15 +42,21 @@ MM_INLINE Total<C> merge_totals(const Map& map, Total<C> a, Total<C> b) {
   return {shift, a.sum * scale_a + b.sum * scale_b, a.dot * scale_a + b.dot * scale_b};
 }
 
+// The total at a shift that is at least as high: nothing to do for most chunks, since a maximum rarely grows late.
+template <class Map, class C>
+MM_INLINE Total<C> raise(const Map& map, Total<C> total, C shift) {
+  if (!(shift > total.shift)) return total;
+  return merge_totals(map, total, Total<C>{shift, 0, 0});
+}
+
 template <class Map, class C>
 MM_INLINE Total<C> total_of(const Map& map, const Reader<C>& x, int64_t first, int64_t last) {
   Total<C> total{-kInfinity<C>, 0, 0};
   chunks(first, last, [&](int64_t k, int64_t count) {
     const C* in = x.get(k, count);
-    const C shift = map.shift(in, count);
-    const Vec<C> at = splat(map.usable(shift));
-    const C sum = sum_over(in, count, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
-    total = merge_totals(map, total, Total<C>{shift, sum, 0});
+    total = raise(map, total, map.shift(in, count));
+    const Vec<C> at = splat(map.usable(total.shift));
+    total.sum += sum_over(in, count, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
   });
   return total;
 }
@@ -100,9 +106,9 @@ struct RatioForward {
   void write(Part part, const Reader<C>& x, const Reader<C>&, const Writer<C>& y, int64_t first, int64_t last,
              int64_t) const {
     const Vec<C> at = splat(map.usable(part.shift)), by = splat(factor_of(map, part));
+    const auto weight = [&](Vec<C> v) { return keep(v != -kInfinity<C>, map.finish(map.numerator(v, at) * by)); };
     chunks(first, last, [&](int64_t k, int64_t count) {
-      map_over(x.get(k, count), y.begin(k), count,
-               [&](Vec<C> v) { return keep(v != -kInfinity<C>, map.finish(map.numerator(v, at) * by)); });
+      map_over(x.get(k, count), y.begin(k), count, weight);
       y.end(k, count);
     });
   }

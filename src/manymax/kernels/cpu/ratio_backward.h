@@ -66,14 +66,13 @@ struct RatioBackward {
     chunks(first, last, [&](int64_t k, int64_t count) {
       const C* in = x.get(k, count);
       const C* g = grad.get(k, count);
-      const C shift = map.shift(in, count);
-      const Vec<C> at = splat(map.usable(shift));
-      const C sum = sum_over(in, count, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
-      const C dot = sum_over(in, g, count, -kInfinity<C>, [&](Vec<C> v, Vec<C> u) {
+      total = raise(map, total, map.shift(in, count));
+      const Vec<C> at = splat(map.usable(total.shift));
+      total.sum += sum_over(in, count, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
+      total.dot += sum_over(in, g, count, -kInfinity<C>, [&](Vec<C> v, Vec<C> u) {
         const Vec<C> weight = map.numerator(v, at);
         return keep(weight != Vec<C>{}, weight * u);
       });
-      total = merge_totals(map, total, Part{shift, sum, dot});
     });
     return total;
   }

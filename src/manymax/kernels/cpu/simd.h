@@ -107,27 +107,6 @@ MM_INLINE Vec<T> abs(Vec<T> x) {
   return bit_cast<Vec<T>>(bit_cast<Mask<T>>(x) & kAllButSign);
 }
 
-// Sum or maximum of the lanes in a fixed order: halves are combined until one lane is left.
-template <class T>
-MM_INLINE T reduce_add(Vec<T> x) {
-  T a[kLanes<T>];
-  __builtin_memcpy(a, &x, sizeof x);
-#pragma GCC unroll 8
-  for (int w = kLanes<T> / 2; w > 0; w /= 2)
-    for (int i = 0; i < w; ++i) a[i] += a[i + w];
-  return a[0];
-}
-
-template <class T>
-MM_INLINE T reduce_max(Vec<T> x) {
-  T a[kLanes<T>];
-  __builtin_memcpy(a, &x, sizeof x);
-#pragma GCC unroll 8
-  for (int w = kLanes<T> / 2; w > 0; w /= 2)
-    for (int i = 0; i < w; ++i) a[i] = a[i] > a[i + w] ? a[i] : a[i + w];
-  return a[0];
-}
-
 }  // namespace manymax::MANYMAX_ISA
 
 #include "simd_ops.h"

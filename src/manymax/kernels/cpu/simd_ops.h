@@ -32,6 +32,21 @@ MM_INLINE void store_any(T* p, int64_t n, Vec<T> x) {
   __builtin_memcpy(p, &x, static_cast<size_t>(n) * sizeof(T));
 }
 
+// Sum or maximum of the lanes in a fixed order: halves are combined until one lane is left.
+template <class T>
+struct Lanes {
+  T a[kLanes<T>];
+};
+template <class T, int N, class Op>
+MM_INLINE T reduce_any(const T (&lanes)[N], const Op& op) {
+  T a[N];
+  __builtin_memcpy(a, lanes, sizeof a);
+#pragma GCC unroll 4
+  for (int w = N / 2; w > 0; w /= 2)
+    for (int i = 0; i < w; ++i) a[i] = op(a[i], a[i + w]);
+  return a[0];
+}
+
 #if defined(__AVX512F__)
 
 MM_INLINE VF fma(VF a, VF b, VF c) { return _mm512_fmadd_ps(a, b, c); }
@@ -56,6 +71,11 @@ MM_INLINE VD load(const double* p, int64_t n, double fill) {
 MM_INLINE void store(float* p, int64_t n, VF x) { _mm512_mask_storeu_ps(p, lanes16(n), x); }
 MM_INLINE void store(double* p, int64_t n, VD x) { _mm512_mask_storeu_pd(p, lanes8(n), x); }
 
+MM_INLINE float reduce_add(VF x) { return _mm512_reduce_add_ps(x); }
+MM_INLINE double reduce_add(VD x) { return _mm512_reduce_add_pd(x); }
+MM_INLINE float reduce_max(VF x) { return _mm512_reduce_max_ps(x); }
+MM_INLINE double reduce_max(VD x) { return _mm512_reduce_max_pd(x); }
+
 #elif defined(__AVX2__)
 
 MM_INLINE VF fma(VF a, VF b, VF c) { return _mm256_fmadd_ps(a, b, c); }
@@ -79,6 +99,25 @@ MM_INLINE VD load(const double* p, int64_t n, double fill) {
 MM_INLINE void store(float* p, int64_t n, VF x) { _mm256_maskstore_ps(p, bit_cast<__m256i>(first_lanes<float>(n)), x); }
 MM_INLINE void store(double* p, int64_t n, VD x) {
   _mm256_maskstore_pd(p, bit_cast<__m256i>(first_lanes<double>(n)), x);
+}
+
+MM_INLINE float reduce_add(VF x) {
+  const __m128 a = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 b = _mm_add_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+MM_INLINE float reduce_max(VF x) {
+  const __m128 a = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 b = _mm_max_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
+MM_INLINE double reduce_add(VD x) {
+  const __m128d a = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(a, _mm_unpackhi_pd(a, a)));
+}
+MM_INLINE double reduce_max(VD x) {
+  const __m128d a = _mm_max_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
+  return _mm_cvtsd_f64(_mm_max_sd(a, _mm_unpackhi_pd(a, a)));
 }
 
 #else
@@ -115,6 +154,19 @@ MM_INLINE VF load(const float* p, int64_t n, float fill) { return load_any(p, n,
 MM_INLINE VD load(const double* p, int64_t n, double fill) { return load_any(p, n, fill); }
 MM_INLINE void store(float* p, int64_t n, VF x) { store_any(p, n, x); }
 MM_INLINE void store(double* p, int64_t n, VD x) { store_any(p, n, x); }
+
+template <class V, class T>
+MM_INLINE T reduce_add_any(V x) {
+  return reduce_any(bit_cast<Lanes<T>>(x).a, [](T a, T b) { return a + b; });
+}
+template <class V, class T>
+MM_INLINE T reduce_max_any(V x) {
+  return reduce_any(bit_cast<Lanes<T>>(x).a, [](T a, T b) { return a > b ? a : b; });
+}
+MM_INLINE float reduce_add(VF x) { return reduce_add_any<VF, float>(x); }
+MM_INLINE double reduce_add(VD x) { return reduce_add_any<VD, double>(x); }
+MM_INLINE float reduce_max(VF x) { return reduce_max_any<VF, float>(x); }
+MM_INLINE double reduce_max(VD x) { return reduce_max_any<VD, double>(x); }
 
 #endif
 
