@@ -96,7 +96,7 @@ def _threshold(x, visible, power: int) -> Tensor:
         middle = (low + high) / 2
         total = torch.where(visible, (s.detach() - middle).clamp(min=0) ** power, 0).sum(-1, keepdim=True)
         low, high = torch.where(total >= 1, middle, low), torch.where(total >= 1, high, middle)
-    roots = torch.where(visible, (s - low).clamp(min=0), 0)
+    roots = torch.where(visible & (s - low > 1e-9), s - low, 0)  # a score at the cut is out
     slope = (roots.detach() ** (power - 1) * (roots > 0)).sum(-1, keepdim=True) * power
     step = ((roots**power).sum(-1, keepdim=True) - 1) / torch.where(slope == 0, 1, slope)
     return torch.where(roots > 0, (roots - step).clamp(min=0), 0) ** power

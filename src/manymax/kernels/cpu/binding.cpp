@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dispatch.h"
@@ -82,6 +83,18 @@ void set_operand(Operand& operand, uintptr_t address, nb::tuple strides, int dim
   operand.step = nb::cast<int64_t>(strides[dims]);
 }
 
+// Order the grid so that rows that follow each other lie near each other: x's widest stride first.
+void sort_dims(RowsCall& call) {
+  for (int end = call.dims; end > 1; --end) {
+    for (int d = 0; d + 1 < end; ++d) {
+      if (call.x.strides[d] >= call.x.strides[d + 1] && call.sizes[d + 1] > 1) continue;
+      std::swap(call.sizes[d], call.sizes[d + 1]);
+      for (Operand* operand : {&call.x, &call.grad, &call.mask, &call.y})
+        std::swap(operand->strides[d], operand->strides[d + 1]);
+    }
+  }
+}
+
 void strided_rows(int map, uintptr_t x, nb::tuple x_strides, uintptr_t grad, nb::tuple grad_strides, uintptr_t mask,
                   nb::tuple mask_strides, uintptr_t y, nb::tuple y_strides, int dtype, nb::tuple sizes,
                   double temperature, nb::tuple options, int threads) {
@@ -95,6 +108,7 @@ void strided_rows(int map, uintptr_t x, nb::tuple x_strides, uintptr_t grad, nb:
   set_operand(call.x, x, x_strides, call.dims), set_operand(call.grad, grad, grad_strides, call.dims);
   set_operand(call.mask, mask, mask_strides, call.dims), set_operand(call.y, y, y_strides, call.dims);
   set_options(call, temperature, options);
+  sort_dims(call);
   call_rows(map, grad != 0, call);
 }
 

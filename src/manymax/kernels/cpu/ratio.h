@@ -18,7 +18,7 @@
 #pragma once
 
 #include "loops.h"
-#include "rows.h"
+#include "run.h"
 
 namespace manymax::MANYMAX_ISA {
 

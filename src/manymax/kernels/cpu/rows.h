@@ -42,39 +42,39 @@ struct Rows {
   using C = Compute<S>;
   static constexpr bool kSame = sizeof(S) == sizeof(C);
 
-  const RowsCall& call;
+  const RowsCall* call;
   C* buffers;  // 3 * kChunk
   C* scratch;  // scratch_of(n), for kernels with kScratch
 
   Reader<C> reader(const Operand& operand, int64_t r, bool scores, C* buffer) const {
-    const S* p = static_cast<const S*>(operand.data) + offset_of(call, operand, r);
-    const auto* mask = static_cast<const uint8_t*>(scores ? call.mask.data : nullptr);
-    if (mask) mask += offset_of(call, call.mask, r);
-    const double temperature = scores ? call.temperature : 1;
+    const S* p = static_cast<const S*>(operand.data) + offset_of(*call, operand, r);
+    const auto* mask = static_cast<const uint8_t*>(scores ? call->mask.data : nullptr);
+    if (mask) mask += offset_of(*call, call->mask, r);
+    const double temperature = scores ? call->temperature : 1;
     Reader<C> result;
     if constexpr (kSame) {
       if (operand.step == 1 && !mask && temperature == 1) result.direct = p;
     }
-    result.source = {p, operand.step, mask, call.mask.step, temperature};
+    result.source = {p, operand.step, mask, call->mask.step, temperature};
     result.copy = stage<S>;
     result.buffer = buffer;
     return result;
   }
 
-  Reader<C> x(int64_t r, bool scores) const { return reader(call.x, r, scores, buffers); }
+  Reader<C> x(int64_t r, bool scores) const { return reader(call->x, r, scores, buffers); }
   Reader<C> grad(int64_t r) const {
-    return call.grad.data ? reader(call.grad, r, false, buffers + kChunk) : Reader<C>{};
+    return call->grad.data ? reader(call->grad, r, false, buffers + kChunk) : Reader<C>{};
   }
   // A gradient of scores is divided by the temperature, as the scores were.
   Writer<C> y(int64_t r) const {
-    S* p = static_cast<S*>(const_cast<void*>(call.y.data)) + offset_of(call, call.y, r);
+    S* p = static_cast<S*>(const_cast<void*>(call->y.data)) + offset_of(*call, call->y, r);
     Writer<C> result;
-    result.temperature = call.grad.data ? call.temperature : 1;
+    result.temperature = call->grad.data ? call->temperature : 1;
     if constexpr (kSame) {
-      if (call.y.step == 1 && result.temperature == 1) result.direct = p;
+      if (call->y.step == 1 && result.temperature == 1) result.direct = p;
     }
     result.data = p;
-    result.step = call.y.step;
+    result.step = call->y.step;
     result.copy = unstage<S>;
     result.buffer = buffers + 2 * kChunk;
     result.scratch = scratch;
@@ -96,44 +96,6 @@ static void split_rows(const RowsCall& call, const Team& team, const Kernel<Comp
     for (int t = 1; t < team.size; ++t) whole = kernel.merge(whole, parts[t]);
     team.barrier();  // parts are free for the next row
     kernel.write(whole, x, grad, rows.y(r), first, last, call.n);
-  }
-}
-
-template <template <class> class Kernel, class S>
-static void run_as(const RowsCall& call) {
-  using C = Compute<S>;
-  const Kernel<C> kernel(call);
-  int threads = threads_for(call.rows * call.n, call.threads);
-  if (threads > kMaxThreads) threads = kMaxThreads;
-  // Lazily backed by memory: a kernel that keeps few candidates of a long row touches few pages.
-  C* scratch = nullptr;
-  if constexpr (Kernel<C>::kScratch) {
-    scratch = static_cast<C*>(__builtin_malloc(static_cast<size_t>(threads) * scratch_of(call.n) * sizeof(C)));
-    if (scratch == nullptr) throw std::bad_alloc();
-  }
-  const bool split = Kernel<C>::kSplits && call.n >= kSplitRow && call.rows < 8 * threads && threads > 1;
-  typename Kernel<C>::Part parts[kMaxThreads];
-  parallel(threads, [&](const Team& team) {
-    alignas(64) C buffers[3 * kChunk];
-    const Rows<S> rows{call, buffers, scratch ? scratch + team.rank * scratch_of(call.n) : nullptr};
-    if constexpr (Kernel<C>::kSplits) {
-      if (split) return split_rows<Kernel, S>(call, team, kernel, rows, parts);
-    }
-    int64_t first, last;
-    team.share(call.rows, 1, first, last);
-    for (int64_t r = first; r < last; ++r)
-      kernel.row(rows.x(r, Kernel<C>::kReadsScores), rows.grad(r), rows.y(r), call.n);
-  });
-  __builtin_free(scratch);
-}
-
-template <template <class> class Kernel>
-static void run(const RowsCall& call) {
-  switch (call.dtype) {
-    case DType::f32: return run_as<Kernel, float>(call);
-    case DType::f64: return run_as<Kernel, double>(call);
-    case DType::bf16: return run_as<Kernel, BF16>(call);
-    case DType::f16: return run_as<Kernel, F16>(call);
   }
 }
 

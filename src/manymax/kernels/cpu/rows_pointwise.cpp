@@ -2,7 +2,7 @@
 #include "kernels.h"
 #include "log.h"
 #include "loops.h"
-#include "rows.h"
+#include "run.h"
 
 namespace manymax::MANYMAX_ISA {
 namespace {

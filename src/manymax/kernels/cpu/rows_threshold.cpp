@@ -5,7 +5,7 @@
 // function of tau, so that tau only grows and entries below it are dropped for good. No sort.
 #include "kernels.h"
 #include "loops.h"
-#include "rows.h"
+#include "run.h"
 
 namespace manymax::MANYMAX_ISA {
 namespace {
