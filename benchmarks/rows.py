@@ -1,8 +1,8 @@
 """Row kernels beside PyTorch and beside the machine: python benchmarks/rows.py [rounds].
 
-Every line interleaves its candidates round by round in one process and reports medians; outputs are preallocated on both
-sides, or allocated on both. The first line is the control: the same function against itself. "of copy" and "of read" are
-fractions of the bandwidth of a copy and of a sum of the same tensor, in the same rounds.
+Every line interleaves its candidates round by round in one process and reports medians; outputs are preallocated on
+both sides, or allocated on both. The first line is the control: the same function against itself. "of copy" and "of
+read" are fractions of the bandwidth of a copy and of a sum of the same tensor, in the same rounds.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import sys
 import time
 from collections.abc import Callable
 
+# ruff: noqa: SLF001 - torch's softmax has an out= form, backwards too, only under private names
+import entmax
 import torch
 
-from manymax.kernels import rows, status
+from manymax.kernels import ops, rows, status
 
 SHAPES = ((1 << 20, 16), (1 << 17, 128), (16384, 1024), (4096, 4096), (1024, 32768), (64, 1 << 20), (1, 1 << 26))
 
@@ -63,8 +65,6 @@ def logsumexp_line(x: torch.Tensor, rounds: int) -> str:
 
 
 def backward_line(x: torch.Tensor, y: torch.Tensor, rounds: int) -> str:
-    from manymax.kernels import ops
-
     w, g = torch.softmax(x, -1), torch.randn_like(x)
     out = ops.backward(g, w, "softmax", [1.0], -1, None)
     times = interleave(
@@ -79,8 +79,6 @@ def backward_line(x: torch.Tensor, y: torch.Tensor, rounds: int) -> str:
 
 
 def threshold_line(n: int, rounds: int) -> str:
-    import entmax
-
     x = torch.randn(1 << 20 >> n.bit_length() - 1, n)
     parts = []
     for name in ("sparsemax", "entmax15"):
@@ -117,7 +115,11 @@ def main(rounds: int) -> None:
         y = torch.empty_like(x)
         if name != "logsumexp":
             times = interleave(
-                {"copy": lambda: y.copy_(x), "ours": lambda name=name: rows.weights(name, {}, x, out=y)}, rounds
+                {
+                    "copy": lambda x=x, y=y: y.copy_(x),
+                    "ours": lambda name=name, x=x, y=y: rows.weights(name, {}, x, out=y),
+                },
+                rounds,
             )
             print(f"{name:>18}, rows of 1024: {times['copy'] / times['ours']:4.0%} of copy", flush=True)
 

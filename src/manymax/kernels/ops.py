@@ -1,4 +1,4 @@
-"""Custom ops over the row kernels: what torch.compile, export and modes see, and the short way round them for eager calls.
+"""Custom ops over the row kernels: what torch.compile, export and modes see, and the short way for eager calls.
 
 The dispatcher costs 5 us a call from Python and its autograd another 9; torch.softmax takes 1.3 us in all. So an eager
 call on plain tensors goes straight to the compiled module, and an `autograd.Function` carries gradients.
@@ -24,10 +24,11 @@ _LIBRARY.define(f"rows(Tensor x, {_SCHEMA}) -> Tensor")
 _LIBRARY.define(f"rows_out(Tensor x, {_SCHEMA}, *, Tensor(a!) out) -> ()")
 _LIBRARY.define(f"rows_backward(Tensor grad, Tensor saved, {_SCHEMA}) -> Tensor")
 
+# ruff: noqa: SLF001 - torch tells of modes, transforms and tracers only here; without these names nothing is plain
 _dispatch_modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
 _functorch_level: Any = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
-_is_tracing: Any = torch._C._get_tracing_state
-_CAN_TELL = _dispatch_modes is not None and _functorch_level is not None
+_is_tracing: Any = getattr(torch._C, "_get_tracing_state", None)
+_CAN_TELL = None not in {_dispatch_modes, _functorch_level, _is_tracing}
 
 
 def is_plain(x: Tensor, mask: Tensor | None) -> bool:
@@ -107,12 +108,9 @@ def backward(
     whole = grad.unsqueeze(dim).expand(saved.shape) if name in REDUCTIONS else grad
     if mask is None and dim in (-1, saved.dim() - 1) and saved.is_contiguous() and whole.is_contiguous():
         n = saved.shape[dim]
-        rest = tuple(options[1:])
-        dtype = DTYPES[saved.dtype]
-        module.rows(
-            number, saved.data_ptr(), whole.data_ptr(), out.data_ptr(), dtype, saved.numel() // n, n, n, options[0], rest,
-            threads,
-        )  # fmt: skip
+        count, rest = saved.numel() // n, tuple(options[1:])
+        addresses = saved.data_ptr(), whole.data_ptr(), out.data_ptr()
+        module.rows(number, *addresses, DTYPES[saved.dtype], count, n, n, options[0], rest, threads)
         return out
     _strided(number, saved, whole, mask, out, options, dim, threads)
     return out

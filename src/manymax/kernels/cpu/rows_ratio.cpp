@@ -93,7 +93,8 @@ struct Power : Scaled<C> {
     return power_of<C>(x * inverse, p - 1) * inverse * static_cast<C>(p);
   }
   C rescale(C from, C to) const { return power_of<C>(from / to, p); }
-  C extra(C shift) const { return this->eps * power_of<C>(1 / shift, p); }
+  // Without eps the shift may be tiny and its inverse power infinite.
+  C extra(C shift) const { return this->eps == 0 ? C{0} : this->eps * power_of<C>(1 / shift, p); }
 };
 
 template <class C>
