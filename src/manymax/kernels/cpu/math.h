@@ -1,5 +1,5 @@
 // Elementary functions over vectors. Errors are the worst found against float64, in units in the last place (ulp) of the
-// result; tests/kernels/cpu/test_math.cpp measures them over the ranges stated here (float32: every value of the range).
+// result; tests/kernels/cpu/test_math.cpp measures them in float32, at every 997th value by default and at all with argument 1.
 #pragma once
 
 #include "simd.h"
@@ -40,14 +40,15 @@ MM_INLINE Vec<T> exp_reduce(Vec<T> x, Vec<T>& rounded) {
   return fma(n, splat<T>(-K::kLn2Low), t);
 }
 
-// exp(t) for |t| <= ln(2) / 2.
+// exp(t) for |t| <= ln(2) / 2. Horner down to 1 + t (1 + t q): the rounding of the inner sum counts |t| <= 0.35 times,
+// where t + t^2 q would count fully and leave 1.005 ulp.
 template <class T>
 MM_INLINE Vec<T> exp_poly(Vec<T> t) {
   using K = ExpConstants<T>;
   Vec<T> q = splat<T>(K::kPoly[0]);
 #pragma GCC unroll 16
   for (size_t i = 1; i < sizeof(K::kPoly) / sizeof(T); ++i) q = fma(q, t, splat<T>(K::kPoly[i]));
-  return fma(t * t, q, t) + T{1};
+  return fma(fma(q, t, splat<T>(1)), t, splat<T>(1));
 }
 
 // p * 2^n, where the low bits of `rounded` hold n.
@@ -72,7 +73,8 @@ MM_INLINE VF scale_by_power(VF p, VF rounded) { return scale_in_two<VF, float>(p
 MM_INLINE VD scale_by_power(VD p, VD rounded) { return scale_in_two<VD, double>(p, rounded); }
 #endif
 
-// exp(x): at most 1 ulp for every x, subnormal results included; NaN gives NaN, +inf +inf, -inf 0.
+// exp(x): at most 0.91 ulp for every float32 x, subnormal results included (1.18 on machines without a fused
+// multiply-add); NaN gives NaN, +inf +inf, -inf 0.
 template <class T>
 MM_INLINE Vec<T> exp(Vec<T> x) {
   using K = ExpConstants<T>;
