@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from importlib import import_module
 
@@ -37,11 +38,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit code. A user's mistake is one line on stderr and code 2, never a traceback."""
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args(given)
+    options.command_line = shlex.join(["manymax", *given])
     try:
         return int(options.run(options))
-    except KeyboardInterrupt:
-        print("manymax: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(f"manymax: {interruption}" if interruption.args else "manymax: interrupted", file=sys.stderr)
         return INTERRUPTED
     except USER_ERRORS as error:
         if options.debug:

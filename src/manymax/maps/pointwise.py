@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from manymax.maps.rule import Kind, Rule
+from manymax.maps.rule import Kind, Rule, count
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,11 @@ class Pointwise(Rule):
     """w_i = f(x_i, n), with n the number of visible entries of the row."""
 
     kind: ClassVar[Kind] = "pointwise"
-    sums_to_one: ClassVar[bool] = False
+
+    @property
+    def sums_to_one(self) -> bool:
+        """Return False: no weight knows of the others."""
+        return False
 
     def weight(self, score: Tensor, n: Tensor) -> Tensor:
         """Return f(score, n); n (..., 1) has the scores' dtype and is at least 1."""
@@ -25,7 +29,6 @@ class Pointwise(Rule):
         """Return df/dscore, which a backend needs to go backwards without storing weights."""
         raise NotImplementedError
 
-    def weights(self, scores: Tensor, visible: Tensor) -> Tensor:
+    def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
         """Apply f to each score on its own."""
-        n = visible.sum(-1, keepdim=True).to(scores.dtype).clamp(min=1)
-        return self.weight(scores, n)
+        return self.weight(scores, count(scores, visible).clamp(min=1))

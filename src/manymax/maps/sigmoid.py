@@ -49,8 +49,8 @@ def sigmoid(
         x: scores, any floating dtype and shape.
         dim: the dim along which $n$ counts.
         mask: bool, broadcastable to `x`, True = keep. A masked score weighs 0, as does a score of -inf.
-        bias: $b$; None is $-\log n$. A tensor broadcasts to `x` with `dim` moved last.
-        temperature: $T > 0$.
+        bias: $b$; None is $-\log n$. A tensor broadcasts to `x`.
+        temperature: $T > 0$; a tensor broadcasts to `x`.
 
     Returns:
         Weights of x's shape and dtype; a row does not sum to 1.

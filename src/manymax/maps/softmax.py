@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from manymax.maps.ratio import Ratio, Statistic
-from manymax.maps.rule import apply
+from manymax.maps.rule import apply, as_rows, hide, keep, write_out
 
 
 @dataclass(frozen=True)
-class Softmax(Ratio):
+class Exponential(Ratio):
     """g(x) = exp(x), relative to the row's maximum."""
 
     statistic: ClassVar[Statistic] = "max"
@@ -31,6 +31,159 @@ class Softmax(Ratio):
         return shift
 
 
-def softmax(x: Tensor, dim: int = -1, *, mask: Tensor | None = None, temperature: float | Tensor = 1.0) -> Tensor:
-    """Exponentiate scores and divide by their sum."""
-    return apply(Softmax(temperature), x, dim, mask)
+@dataclass(frozen=True)
+class Softmax(Exponential):
+    """The exponential over the row's sum of it, for which torch has fused forms."""
+
+    def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
+        """Return torch.softmax of what is visible."""
+        return torch.softmax(hide(scores, visible), -1)
+
+    def log_total(self, scores: Tensor, visible: Tensor | None) -> Tensor:
+        """Return torch.logsumexp of what is visible (..., 1), -inf for a row that shows nothing."""
+        total = torch.logsumexp(hide(scores, visible), -1, keepdim=True)
+        return total if visible is None else keep(total, visible.any(-1, keepdim=True), -torch.inf)
+
+
+@dataclass(frozen=True)
+class LogSoftmax(Softmax):
+    """log w = x - log sum exp(x)."""
+
+    hidden: ClassVar[float] = -torch.inf
+
+    def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
+        """Return torch.log_softmax of what is visible."""
+        return torch.log_softmax(hide(scores, visible), -1)
+
+
+def softmax(
+    x: Tensor,
+    dim: int = -1,
+    *,
+    mask: Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    out: Tensor | None = None,
+) -> Tensor:
+    r"""Exponentiate scores and divide by their sum.
+
+    $$w_i = \frac{e^{x_i / T}}{\sum_j e^{x_j / T}}$$
+
+    with $T$ the temperature and the sum over the visible entries of the row.
+
+    Args:
+        x: scores, any floating dtype and shape.
+        dim: the dim along which to normalise.
+        mask: bool, broadcastable to `x`, True = keep. A masked score weighs 0, as does a score of -inf.
+        temperature: $T > 0$; a tensor broadcasts to `x`.
+        out: where to write the weights, a tensor of x's dtype; resized if its shape differs.
+
+    Returns:
+        Weights of x's shape and dtype; a row sums to 1, or to 0 if it shows nothing.
+
+    Raises:
+        ValueError: if x is not floating-point, the mask is not bool or does not broadcast, or temperature <= 0.
+        RuntimeError: if `out` has another dtype or device, or a gradient is asked for together with `out`.
+
+    Example:
+        >>> import torch, manymax as mm
+        >>> mm.softmax(torch.zeros(2, 2), mask=torch.tensor([[True, True], [True, False]]))
+        tensor([[0.5000, 0.5000],
+                [1.0000, 0.0000]])
+
+    Source:
+        Bridle, 1990, Probabilistic Interpretation of Feedforward Classification Network Outputs, with Relationships to
+        Statistical Pattern Recognition, Neurocomputing, NATO ASI Series F68.
+    """
+    return write_out(apply(Softmax(temperature), x, dim, mask), out)
+
+
+def log_softmax(
+    x: Tensor,
+    dim: int = -1,
+    *,
+    mask: Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    out: Tensor | None = None,
+) -> Tensor:
+    r"""Return the logarithm of `softmax`.
+
+    $$\log w_i = \frac{x_i}{T} - \log \sum_j e^{x_j / T}$$
+
+    with $T$ the temperature and the sum over the visible entries of the row.
+
+    Args:
+        x: scores, any floating dtype and shape.
+        dim: the dim along which to normalise.
+        mask: bool, broadcastable to `x`, True = keep. A masked score gets -inf, as does a score of -inf.
+        temperature: $T > 0$; a tensor broadcasts to `x`.
+        out: where to write the result, a tensor of x's dtype; resized if its shape differs.
+
+    Returns:
+        Logarithms of weights, of x's shape and dtype.
+
+    Raises:
+        ValueError: if x is not floating-point, the mask is not bool or does not broadcast, or temperature <= 0.
+        RuntimeError: if `out` has another dtype or device, or a gradient is asked for together with `out`.
+
+    Example:
+        >>> import torch, manymax as mm
+        >>> mm.log_softmax(torch.tensor([0.0, -1000.0, -1000.0]))
+        tensor([    0., -1000., -1000.])
+
+    Source:
+        Bridle, 1990, Probabilistic Interpretation of Feedforward Classification Network Outputs, with Relationships to
+        Statistical Pattern Recognition, Neurocomputing, NATO ASI Series F68.
+    """
+    return write_out(apply(LogSoftmax(temperature), x, dim, mask), out)
+
+
+def logsumexp(
+    x: Tensor,
+    dim: int | tuple[int, ...] = -1,
+    keepdim: bool = False,
+    *,
+    mask: Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    out: Tensor | None = None,
+) -> Tensor:
+    r"""Return the logarithm of softmax's denominator.
+
+    $$\operatorname{lse} = \log \sum_j e^{x_j / T}$$
+
+    with $T$ the temperature and the sum over the visible entries of one dim or several.
+
+    Args:
+        x: scores, any floating dtype and shape.
+        dim: the dim or dims to sum over; () is all of them, as in torch.
+        keepdim: whether the dims stay, with size 1.
+        mask: bool, broadcastable to `x`, True = keep. A masked score adds nothing, nor does a score of -inf.
+        temperature: $T > 0$; a tensor broadcasts to `x`.
+        out: where to write the result, a tensor of x's dtype; resized if its shape differs.
+
+    Returns:
+        Of x's dtype and of its shape without `dim`; -inf, with zero gradients, where nothing is visible.
+
+    Raises:
+        ValueError: if x is not floating-point, the mask is not bool or does not broadcast, or temperature <= 0.
+        RuntimeError: if `out` has another dtype or device, or a gradient is asked for together with `out`.
+
+    Example:
+        >>> import torch, manymax as mm
+        >>> mm.logsumexp(torch.tensor([[10.0, 10.0], [0.0, -torch.inf]]), dim=1)
+        tensor([10.6931,  0.0000])
+
+    Source:
+        Blanchard, Higham and Higham, 2021, Accurately computing the log-sum-exp and softmax functions, IMA Journal of
+        Numerical Analysis 41(4).
+    """
+    rule, scores, visible = as_rows(Softmax(temperature), x, -1, mask)
+    dims = (dim,) if isinstance(dim, int) else dim or tuple(range(scores.dim()))
+    last = tuple(range(-len(dims), 0))
+    scores = scores.movedim(dims, last).flatten(-len(dims))
+    if visible is not None:
+        visible = visible.movedim(dims, last).flatten(-len(dims))
+    total = rule.log_total(scores, visible).squeeze(-1).to(x.dtype)
+    if keepdim and x.dim() > 0:
+        for kept in sorted(d % x.dim() for d in dims):
+            total = total.unsqueeze(kept)
+    return write_out(total, out)

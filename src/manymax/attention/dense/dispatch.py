@@ -1,0 +1,120 @@
+"""Which backend serves a call. The rules are fixed, so that a call's shape and options alone decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from manymax.attention.dense import reference, sdpa, tiled
+from manymax.attention.dense.call import Call
+from manymax.maps.module import closest
+
+# Measured on one core of a CPU, forwards and backwards, as the ratio of tiled to the other's time.
+FEW = 2**18  # scores up to which the reference is faster: 1.3 at 2^15, 1.0 at 2^18, 0.5 at 2^21
+STORED = 2**22  # scores that may be stored where tiles are slower: 1.4 with dropout or a learnt bias, 1.5 to sort again
+WINDOW = 2**18  # pairs up to which torch is faster with a window as a mask: 1.2 at 2^16, 0.4 at 2^20
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to serve calls.
+
+    Attributes:
+        refusal: returns why it cannot serve a call, or None.
+        run: serves the call.
+        trait: what it is, for `explain`.
+    """
+
+    refusal: Callable[[Call], str | None]
+    run: Callable[[Call], tuple[Tensor, ...]]
+    trait: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which backend serves a call.
+
+    Attributes:
+        asked: the backend that was asked for.
+        name: the backend that serves; None if the one that was asked for cannot.
+        reasons: for every backend, why it serves, that it could, or why it cannot.
+    """
+
+    asked: str
+    name: str | None
+    reasons: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{name} {reason}" for name, reason in self.reasons.items() if name != self.name]
+        first = f"{self.name} {self.reasons[self.name]}" if self.name else self.error()
+        return "\n".join([first, *lines])
+
+    def error(self) -> str:
+        """Return the message of the error that `run` raises if none serves."""
+        return f"backend {self.asked!r} cannot serve this call: {self.reasons[self.asked].removeprefix('cannot: ')}"
+
+
+def _not_built(call: Call) -> tuple[Tensor, ...]:
+    del call
+    raise NotImplementedError
+
+
+BACKENDS = {
+    "sdpa": Backend(sdpa.refusal, sdpa.run, "torch computes exactly this"),
+    "tiled": Backend(tiled.refusal, tiled.run, "tiles never store the scores"),
+    "reference": Backend(reference.refusal, reference.run, "the formula, storing all weights"),
+    "cpu": Backend(lambda _: "it is not built yet", _not_built, ""),
+    "triton": Backend(lambda _: "it is not built yet", _not_built, ""),
+}
+
+
+def _suits_sdpa(call: Call) -> bool:
+    """Return whether sdpa, which can serve, should."""
+    batch, heads, queries, keys = call.inputs.shape
+    if not sdpa.is_fused(call):
+        return batch * heads * queries * keys <= STORED
+    if sdpa.has_extra_key(call) and queries < 16:
+        return False  # it copies the keys, which then costs more than attending to them: 0.7 with one query
+    if call.options.band.low is not None:
+        return queries * keys <= WINDOW
+    return queries * keys <= STORED or not sdpa.makes_mask(call)
+
+
+def _automatic(call: Call, able: list[str]) -> tuple[str, str]:
+    """Return the backend for "auto", and why."""
+    batch, heads, queries, keys = call.inputs.shape
+    scores = batch * heads * queries * keys
+    if "sdpa" in able and _suits_sdpa(call):
+        return "sdpa", "torch computes exactly this"
+    if "tiled" not in able:
+        return "reference", "tiles cannot"
+    if scores <= (STORED if call.options.rule.kind == "threshold" else FEW):
+        return "reference", f"{scores} scores are few enough to store"
+    return "tiled", f"{scores} scores are too many to store"
+
+
+def choose(call: Call, backend: str = "auto") -> Choice:
+    """Return which backend serves a call, without running it."""
+    if backend != "auto" and backend not in BACKENDS:
+        names = ["auto", *BACKENDS]
+        raise ValueError(f"backend: expected one of {', '.join(names)}, got {backend!r}{closest(backend, names)}")
+    refusals = {name: entry.refusal(call) for name, entry in BACKENDS.items()}
+    able = [name for name, refusal in refusals.items() if refusal is None]
+    name, why = (
+        _automatic(call, able) if backend == "auto" else (backend if backend in able else None, "it was asked for")
+    )
+    reasons = {}
+    for other, refusal in refusals.items():
+        could = f"could: {BACKENDS[other].trait}"
+        reasons[other] = f"cannot: {refusal}" if refusal else f"serves this call: {why}" if other == name else could
+    return Choice(backend, name, reasons)
+
+
+def run(call: Call, backend: str = "auto") -> tuple[Tensor, ...]:
+    """Serve a call, or raise ValueError if the backend that was asked for cannot."""
+    choice = choose(call, backend)
+    if choice.name is None:
+        raise ValueError(choice.error())
+    return BACKENDS[choice.name].run(call)

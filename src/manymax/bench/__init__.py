@@ -1,0 +1,1 @@
+"""Side by side with peers: ratios from interleaved rounds, and fractions of what the machine can do."""

@@ -1,0 +1,6 @@
+"""The report of a run: a terminal table and one offline HTML file. It needs no torch, and matplotlib to draw only."""
+
+from manymax.compare.report.page import build
+from manymax.compare.report.terminal import print_table
+
+__all__ = ["build", "print_table"]

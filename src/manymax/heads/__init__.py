@@ -1,0 +1,1 @@
+"""Features to a loss over classes. One file a system; `registry.py` lists them all."""

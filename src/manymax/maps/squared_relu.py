@@ -1,0 +1,56 @@
+"""Squared ReLU weights over n."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from manymax.maps.pointwise import Pointwise
+from manymax.maps.rule import apply
+
+
+@dataclass(frozen=True)
+class SquaredReLU(Pointwise):
+    """f(x, n) = max(x, 0)^2 / n."""
+
+    def weight(self, score: Tensor, n: Tensor) -> Tensor:
+        """Return max(score, 0)^2 / n."""
+        return score.relu().square() / n
+
+    def weight_grad(self, score: Tensor, n: Tensor) -> Tensor:
+        """Return 2 max(score, 0) / n."""
+        return 2 * score.relu() / n
+
+
+def squared_relu(x: Tensor, dim: int = -1, *, mask: Tensor | None = None, temperature: float | Tensor = 1.0) -> Tensor:
+    r"""Weigh each score by its squared positive part over the number of scores.
+
+    $$w_i = \frac{\max(x_i / T, 0)^2}{n}$$
+
+    with $T$ the temperature and $n$ the number of visible entries of the row. The square comes from the gated
+    attention unit of Hua et al., who divide the scores themselves by the row's length; here, as in Wortsman et al., the
+    weights are divided by $n$, so that the output keeps its size when rows get longer.
+
+    Args:
+        x: scores, any floating dtype and shape.
+        dim: the dim along which $n$ counts.
+        mask: bool, broadcastable to `x`, True = keep. A masked score weighs 0, as does a score of -inf.
+        temperature: $T > 0$; a tensor broadcasts to `x`.
+
+    Returns:
+        Weights of x's shape and dtype; a row does not sum to 1.
+
+    Raises:
+        ValueError: if x is not floating-point, the mask is not bool or does not broadcast, or temperature <= 0.
+
+    Example:
+        >>> import torch, manymax as mm
+        >>> mm.squared_relu(torch.tensor([2.0, -1.0, 0.0, 4.0]))
+        tensor([1., 0., 0., 4.])
+
+    Source:
+        Wortsman et al., 2023, Replacing softmax with ReLU in Vision Transformers, arXiv:2309.08586; the square from
+        Hua et al., 2022, Transformer Quality in Linear Time, arXiv:2202.10447.
+    """
+    return apply(SquaredReLU(temperature), x, dim, mask)

@@ -1,0 +1,159 @@
+"""What the models are made of: the attention sublayer around any mechanism, the MLP, the block, rotary positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Factory = Callable[..., nn.Module]
+UNIT = 32  # width of a head, and what one step of the size dial adds to the width
+
+
+@dataclass(frozen=True)
+class Size:
+    """The sizes that follow from one dial, `depth`, each overridable.
+
+    Attributes:
+        depth: blocks.
+        width: length of a token's features, UNIT * depth.
+        num_heads: query heads, one for each UNIT of the width.
+        num_kv_heads: key and value heads, as many as query heads; fewer is grouped-query attention.
+        hidden: width inside the MLP, 8/3 of the width, so that its three matrices hold as much as two of 4 times it.
+    """
+
+    depth: int
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    hidden: int
+
+    @classmethod
+    def of(
+        cls, depth: int, width: int | None, num_heads: int | None, num_kv_heads: int | None, hidden: int | None
+    ) -> Size:
+        """Return the sizes, those that are None from the dial."""
+        width = UNIT * depth if width is None else width
+        num_heads = max(1, width // UNIT) if num_heads is None else num_heads
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        hidden = max(1, round(8 * width / 3 / UNIT)) * UNIT if hidden is None else hidden
+        size = cls(depth, width, num_heads, num_kv_heads, hidden)
+        for name, value in vars(size).items():
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        if width % num_heads:
+            raise ValueError(f"num_heads: expected a divisor of the width {width}, got {num_heads}")
+        if num_heads % num_kv_heads:
+            raise ValueError(f"num_kv_heads: expected a divisor of num_heads {num_heads}, got {num_kv_heads}")
+        return size
+
+    @property
+    def head_dim(self) -> int:
+        """Return the width of one head."""
+        return self.width // self.num_heads
+
+
+class Cache:
+    """What generation keeps of the tokens so far: one state a mechanism, which alone knows what it is."""
+
+    def __init__(self) -> None:
+        self.states: dict[nn.Module, Any] = {}
+        self.length = 0
+
+    def attend(self, mechanism: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return the outputs of new tokens: many at first, then one at a time."""
+        if mechanism in self.states:
+            out, self.states[mechanism] = mechanism.step(query, key, value, self.states[mechanism])
+        else:
+            out, self.states[mechanism] = mechanism.prefill(query, key, value)
+        return out  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """Projections around a mechanism, which sees query (B, H, N, D), key and value, and is attached last."""
+
+    mechanism: nn.Module
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.size = size
+        self.query_key_value = linear(size.width, (size.num_heads + 2 * size.num_kv_heads) * size.head_dim)
+        self.output = writer(size.width, size.width)
+
+    def forward(self, x: Tensor, rotation: Tensor | None, cache: Cache | None, **options: Any) -> Tensor:
+        """Return what each token of x (B, N, width) reads from the others; options go to the mechanism."""
+        size = self.size
+        heads = self.query_key_value(x).unflatten(-1, (-1, size.head_dim)).transpose(1, 2)
+        query, key, value = heads.split([size.num_heads, size.num_kv_heads, size.num_kv_heads], dim=1)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        if cache is not None:
+            mixed = cache.attend(self.mechanism, query, key, value)
+        else:
+            mixed = self.mechanism(query, key, value, **options)
+        return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    """SwiGLU: the hidden features times a gate, SiLU of another linear map (Shazeer, 2020, arXiv:2002.05202)."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.gate_and_hidden = linear(size.width, 2 * size.hidden)
+        self.output = writer(size.hidden, size.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an update of each token's features on their own."""
+        gate, hidden = self.gate_and_hidden(x).chunk(2, dim=-1)
+        return self.output(F.silu(gate) * hidden)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each reading normalised features and adding to the residual stream."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(size.width)
+        self.attention = Attention(size)
+        self.mlp_norm = nn.RMSNorm(size.width)
+        self.mlp = MLP(size)
+
+    def forward(self, x: Tensor, rotation: Tensor | None = None, cache: Cache | None = None, **options: Any) -> Tensor:
+        """Return the features (B, N, width) after both sublayers."""
+        x = x + self.attention(self.attention_norm(x), rotation, cache, **options)
+        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
+def linear(in_features: int, out_features: int) -> nn.Linear:
+    """Return a linear map whose outputs have unit variance for inputs of unit variance."""
+    layer = nn.Linear(in_features, out_features, bias=False)
+    nn.init.normal_(layer.weight, std=in_features**-0.5)
+    return layer
+
+
+def writer(in_features: int, out_features: int) -> nn.Linear:
+    """Return a linear map that writes to the residual stream: zero, so that a new block changes nothing."""
+    layer = nn.Linear(in_features, out_features, bias=False)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+def rotation(positions: Tensor, head_dim: int, base: float) -> Tensor:
+    """Return cos and sin of position * base^(-2i/D), (2, N, D/2), for `rotate`."""
+    frequencies = base ** (-torch.arange(0, head_dim, 2, device=positions.device) / head_dim)
+    angles = positions[:, None] * frequencies
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn feature pairs (i, i + D/2) of x (B, H, N, D) by their angles: scores then depend on distance alone.
+
+    Rotary position embedding: Su et al., 2021, RoFormer, arXiv:2104.09864, with the pairing of GPT-NeoX and Llama.
+    """
+    cos, sin = rotation.to(x.dtype)
+    left, right = x.chunk(2, dim=-1)
+    return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
