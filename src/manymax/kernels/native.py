@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 @functools.cache
 def _load() -> tuple[ModuleType | None, str]:
     """Return the module and its instruction set, or None and why it is missing."""
+    wanted = os.environ.get("MANYMAX_ISA", "")
+    if wanted == "none":
+        return None, "native CPU kernels are switched off by MANYMAX_ISA=none"
     try:
         module = import_module("manymax.kernels._cpu")
     except ModuleNotFoundError:
@@ -24,7 +27,7 @@ def _load() -> tuple[ModuleType | None, str]:
         return None, f"the native CPU kernels do not load: {error}"
     if not module.isas():
         return None, "the native CPU kernels need a processor with AVX2 or NEON"
-    return module, f"native CPU kernels for {module.choose(os.environ.get('MANYMAX_ISA', ''))}"
+    return module, f"native CPU kernels for {module.choose(wanted)}"
 
 
 def _why_not_built() -> str:
@@ -48,7 +51,7 @@ def status() -> str:
 
     Example:
         >>> from manymax import kernels
-        >>> kernels.status()[:18]
-        'native CPU kernels'
+        >>> "native CPU kernels" in kernels.status()
+        True
     """
     return _load()[1]

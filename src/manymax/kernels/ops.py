@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from manymax.kernels.derivative import from_weights
 from manymax.kernels.native import native
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -28,11 +30,12 @@ _LIBRARY.define(f"rows_backward(Tensor grad, Tensor saved, {_SCHEMA}) -> Tensor"
 _dispatch_modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
 _functorch_level: Any = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
 _is_tracing: Any = getattr(torch._C, "_get_tracing_state", None)
-_CAN_TELL = None not in {_dispatch_modes, _functorch_level, _is_tracing}
+_is_batched: Any = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", None)
+_CAN_TELL = None not in {_dispatch_modes, _functorch_level, _is_tracing, _is_batched}
 
 
 def is_plain(x: Tensor, mask: Tensor | None) -> bool:
-    """Return whether this is an eager call on ordinary tensors, which no mode, transform or tracer watches."""
+    """Return whether this is an eager call on ordinary tensors: no mode, transform, tracer or tangent goes along."""
     return (
         not torch.compiler.is_compiling()
         and type(x) in (Tensor, torch.nn.Parameter)
@@ -41,6 +44,7 @@ def is_plain(x: Tensor, mask: Tensor | None) -> bool:
         and _dispatch_modes() == 0
         and _functorch_level() is None
         and _is_tracing() is None
+        and forward_ad._current_level < 0
     )
 
 
@@ -166,20 +170,26 @@ class RowsFunction(torch.autograd.Function):
         ctx.call = (name, options, dim)
         ctx.reference = reference
         ctx.reads_weights = _reads_weights(name)
-        ctx.save_for_backward(out if ctx.reads_weights else x, mask, x if reference is not None else None)
+        ctx.save_for_backward(out if ctx.reads_weights else x, mask)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Run the backward kernel, or differentiate the reference where a second derivative may be asked for."""
-        saved, mask, x = ctx.saved_tensors
+        """Run the backward kernel, or plain PyTorch for a second derivative or a batch of gradients (vmap)."""
+        saved, mask = ctx.saved_tensors
         name, options, dim = ctx.call
-        if not torch.is_grad_enabled():
-            return backward(grad, saved, name, options, dim, mask), None, None, None, None, None
-        if ctx.reference is None:
+        again = torch.is_grad_enabled()  # a second derivative may be asked for
+        # is_grads_batched, as in gradcheck, has a vmap of its own, which functorch's level does not show.
+        if not again and is_plain(grad, mask) and not _is_batched(grad):
+            result = backward(grad.resolve_neg(), saved, name, options, dim, mask)
+        elif ctx.reads_weights:
+            result = from_weights(name, saved, grad, dim, options[0])
+        elif ctx.reference is None:
             raise RuntimeError(f"{name}: the native kernel has no second derivative; the plain PyTorch form has")
-        with torch.enable_grad():
-            (result,) = torch.autograd.grad(ctx.reference(x), x, grad, create_graph=True)
+        else:
+            with torch.enable_grad():
+                x = saved if saved.requires_grad else saved.detach().requires_grad_()
+                (result,) = torch.autograd.grad(ctx.reference(x), x, grad, create_graph=again)
         return result, None, None, None, None, None
 
 

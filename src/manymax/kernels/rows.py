@@ -33,6 +33,10 @@ OPTIONS: dict[str, dict[str, float | None]] = {
     "stablemax": {},
     "taylor_softmax": {"order": 2},
 }
+# These PyTorch computes in one or two passes of its own. A kernel spends 15 to 30 ns more on each row, backwards too:
+# on rows of 16 it was 0.3 to 0.9 times as fast, on rows of 64 from 0.6 to 1.6 times, on rows of 1024 from 1.1 to 2.7.
+FUSED_IN_TORCH = frozenset({"log_softmax", "relu", "sigmoid", "softmax", "squared_relu"})
+SHORTEST = 128
 HIGHEST_POWER = 64  # beyond it a power of 1/2, how far a scale may be off, leaves float32
 
 
@@ -67,6 +71,8 @@ def _refuses(x: Tensor, dim: int, mask: Tensor | None) -> str | None:
         return f"row kernels run on the CPU, not on {x.device}"
     if x.dtype not in ops.DTYPES:
         return f"row kernels take float32, float64, bfloat16 and float16, not {x.dtype}"
+    if x.is_neg():
+        return "row kernels read numbers, not those that a view negates"
     if x.layout != torch.strided or not 0 < x.dim() <= ops.MAX_DIMS:
         return f"row kernels take strided tensors of 1 to {ops.MAX_DIMS} dims"
     if not -x.dim() <= dim < x.dim() or x.numel() == 0:
@@ -74,6 +80,18 @@ def _refuses(x: Tensor, dim: int, mask: Tensor | None) -> str | None:
     if mask is not None and (mask.dtype != torch.bool or mask.device != x.device):
         return "row kernels take a bool mask on the CPU"
     return None
+
+
+def pays(name: str, options: Mapping[str, Any], x: Tensor, dim: int = -1, mask: Tensor | None = None) -> bool:
+    """Return whether the kernel should serve this call in place of plain PyTorch: it can, and the rows are not short.
+
+    What a compiler, transform, mode or tracer watches stays in plain PyTorch, which they see into; so do tangents.
+    """
+    return (
+        ops.is_plain(x, mask)
+        and supports(name, options, x, dim, mask) is None
+        and (x.shape[dim] >= SHORTEST or name not in FUSED_IN_TORCH)
+    )
 
 
 def encode(name: str, options: Mapping[str, Any]) -> list[float]:
@@ -104,7 +122,8 @@ def weights(
         dim: the dim to normalise along.
         mask: bool, broadcastable to x, True = keep.
         out: where to write; x itself is allowed. Then nothing may require a gradient, as in PyTorch.
-        reference: the same map in plain PyTorch, as a function of x. It serves second derivatives.
+        reference: the same map in plain PyTorch, as a function of x. It serves second
+            derivatives of the maps whose kernels go backwards from the scores.
 
     Raises:
         ValueError: if `out` has another shape or dtype than the result, or would need a gradient.
