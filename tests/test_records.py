@@ -1,12 +1,9 @@
 import json
 import math
-from pathlib import Path
 
 import pytest
-import torch
 
-from manymax import _records
-from manymax._records import append_record, environment, plain, read_records, write_whole
+from manymax._records import append_record, plain, read_records, write_whole
 
 
 def test_lines_come_back_in_order(tmp_path):
@@ -43,28 +40,3 @@ def test_a_file_is_replaced_whole(tmp_path):
     write_whole(path, "new ü")
     assert path.read_text(encoding="utf-8") == "new ü"
     assert [file.name for file in path.parent.iterdir()] == ["page.md"]
-
-
-def test_environment_names_code_versions_and_machine():
-    record = environment("bfloat16")
-    assert set(record) == {"commit", "manymax", "torch", "python", "processor", "threads", "dtype", "platform"}
-    assert record["torch"] == torch.__version__
-    assert record["threads"] == torch.get_num_threads()
-    assert record["dtype"] == "bfloat16"
-    assert record["processor"]
-
-
-def test_commit_outside_a_repository_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr(_records, "__file__", str(tmp_path / "_records.py"))
-    _records.commit.cache_clear()
-    assert _records.commit() == ""
-    monkeypatch.undo()
-    _records.commit.cache_clear()
-    assert Path(_records.__file__).exists()
-
-
-def test_commit_without_git_is_unknown(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    _records.commit.cache_clear()
-    assert _records.commit() == ""
-    _records.commit.cache_clear()

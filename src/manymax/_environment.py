@@ -8,19 +8,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import manymax
+from manymax import __version__
 
 
-def environment(dtype: str, device: str = "cpu") -> dict[str, Any]:
+def environment(dtype: str = "float32", device: str = "cpu") -> dict[str, Any]:
     """Return commit, versions, processor, torch's threads, dtype and platform."""
+    import torch  # noqa: PLC0415 - the command line reads results without it
+
     return {
         "commit": commit(),
-        "manymax": manymax.__version__,
+        "manymax": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "processor": processor(device),
+        "processor": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "dtype": dtype,
         "platform": platform.platform(terse=True),
@@ -30,7 +30,7 @@ def environment(dtype: str, device: str = "cpu") -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def commit() -> str:
     """Return the commit of the source that runs, with "+changes" if it was edited since, or "" outside a repository."""
-    package = Path(manymax.__file__).parent
+    package = Path(__file__).parent
     # An installed package may lie in somebody else's repository; only one that tracks this file is ours.
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return ""
@@ -47,11 +47,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-@lru_cache(maxsize=2)
-def processor(device: str = "cpu") -> str:
-    """Return the processor's name as its maker writes it."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """Return the processor's name as its maker writes it; `platform.processor()` is empty on Linux."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for row in information.read_text(encoding="utf-8").splitlines():

@@ -1,65 +1,14 @@
-"""What a measurement leaves behind: lines of JSON, each with the machine and the versions that it was made with."""
+"""What a measurement leaves behind: lines of JSON, written so that an interruption spoils none."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import platform
-import subprocess
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from manymax import __version__
-
 Record = dict[str, Any]
-
-
-def environment(dtype: str = "float32") -> Record:
-    """Return what a number depends on besides its setting: code, versions, machine, torch's threads and dtype."""
-    import torch  # noqa: PLC0415 - the command line reads records without it
-
-    return {
-        "commit": commit(),
-        "manymax": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "dtype": dtype,
-        "platform": platform.platform(terse=True),
-    }
-
-
-@lru_cache(maxsize=1)
-def commit() -> str:
-    """Return the commit of the source that runs, with "+changes" if it was edited since, or "" outside a repository."""
-    # An installed package may lie in somebody else's repository; only one that tracks this package is ours.
-    if _git("ls-files", "--error-unmatch", "__init__.py") is None:
-        return ""
-    return (_git("rev-parse", "--short=12", "HEAD") or "") + ("+changes" if _git("status", "--porcelain", ".") else "")
-
-
-def _git(*arguments: str) -> str | None:
-    """Run git where the package lies; None if that fails."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-@lru_cache(maxsize=1)
-def processor() -> str:
-    """Return the processor's name as its maker writes it; `platform.processor()` is empty on Linux."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for row in information.read_text(encoding="utf-8").splitlines():
-            if row.startswith("model name"):
-                return row.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import doctest
 import inspect
 import math
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import pytest
 
 from manymax.claims import claim as claim_module
+from manymax.claims import progress, registry
 from manymax.claims.registry import NAMES, list_claims, load_claim
 from manymax.claims.runner import Run, measure
 
@@ -115,3 +117,8 @@ def test_the_same_seed_measures_the_same():
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_an_experiment_is_a_function_of_seed_numbers_and_progress(claim):
     assert list(inspect.signature(claim.experiment()).parameters) == ["seed", "numbers", "progress"]
+
+
+@pytest.mark.parametrize("module", [progress, registry])
+def test_examples_run(module):
+    assert doctest.testmod(module) == (0, {progress: 1, registry: 4}[module])

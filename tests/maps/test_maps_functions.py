@@ -106,7 +106,7 @@ def test_out_refuses_other_dtypes_and_gradients(ours, theirs):
     with pytest.raises(RuntimeError, match="on meta"):
         ours(x, 1, out=out.to("meta"))
     for given, target in ((x.clone().requires_grad_(), out), (x, out.clone().requires_grad_())):
-        with pytest.raises(RuntimeError, match="^out: functions with out= do not support automatic"):
+        with pytest.raises(RuntimeError, match=r"^out: functions with out= do not support automatic"):
             ours(given, 1, out=target)
         with torch.no_grad():
             torch.testing.assert_close(ours(given, 1, out=target), ours(x, 1))

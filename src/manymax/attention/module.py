@@ -5,8 +5,8 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
+from manymax._names import closest
 from manymax.attention.registry import ATTENTIONS
-from manymax.maps.module import closest
 
 
 def list_attentions(filter: str = "*") -> list[str]:

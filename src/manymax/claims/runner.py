@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from manymax._records import Record, append_record, environment, read_records
+from manymax._environment import environment
+from manymax._records import Record, append_record, read_records
 from manymax.claims.claim import Claim, Metrics, Untestable
 
 RESULTS = "results.jsonl"

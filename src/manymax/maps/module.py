@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from typing import Any
 
 from torch import Tensor, nn
 
+from manymax._names import closest
 from manymax.maps.registry import COMPANIONS, MAPS
 from manymax.maps.rule import Kind, Rule, apply
 
@@ -17,12 +17,6 @@ GIVEN_TO_FORWARD = {"x", "dim", "mask", "out"}
 
 def _fields(rule: type[Rule]) -> list[str]:
     return [field.name for field in dataclasses.fields(rule)]
-
-
-def closest(name: str, known: list[str]) -> str:
-    """Return ", did you mean ...?" for a misspelt name, or nothing."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class Map(nn.Module):

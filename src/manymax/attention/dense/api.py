@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manymax._names import closest
 from manymax.attention.dense.call import Window, make_call
 from manymax.attention.dense.dispatch import Choice, choose, run
-from manymax.maps.module import Map, closest
+from manymax.maps.module import Map
 
 
 def attention(

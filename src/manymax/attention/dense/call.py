@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from manymax._names import closest
 from manymax.attention.dense.inputs import Inputs
 from manymax.attention.dense.shapes import broadcast_inputs, broadcast_scores
 from manymax.attention.dense.visibility import Band, make_band
-from manymax.maps.module import Map, closest, list_maps
+from manymax.maps.module import Map, list_maps
 from manymax.maps.registry import MAPS
 from manymax.maps.rule import Rule
 

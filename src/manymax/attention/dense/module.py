@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from manymax._names import closest
 from manymax.attention.dense.api import attention, choice
 from manymax.attention.dense.call import Window, window_sides
 from manymax.attention.dense.dispatch import Choice
-from manymax.maps.module import Map, closest
+from manymax.maps.module import Map
 from manymax.maps.registry import MAPS
 from manymax.maps.sinkhorn import Sinkhorn
 
