@@ -101,7 +101,7 @@ def test_what_the_plain_form_keeps(calls):
     negated = torch.complex(x, x).conj().imag
     torch.testing.assert_close(mm.stablemax(negated), mm.stablemax(-x))
     assert calls == ["stablemax"]  # of -x, which is no view
-    with pytest.raises(ValueError, match="^mask: expected a shape"):
+    with pytest.raises(ValueError, match=r"^mask: expected a shape"):
         mm.stablemax(x, mask=torch.ones(3, 2, N, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"^mask: expected dtype torch\.bool"):
         mm.stablemax(x, mask=torch.ones(2, N))
