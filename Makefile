@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WORKERS ?= 2
 
-.PHONY: compare test test-slow lint docs bench claims clean
+.PHONY: compare test test-slow lint docs bench claims sanitize clean
 
 compare: $(READY)
 	$(BIN)/manymax compare
@@ -21,6 +21,14 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The kernels' C++ tests under the address and undefined-behaviour sanitizers, the form for any machine included.
+SANITIZERS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+sanitize: $(READY)
+	cmake -S . -B build/sanitize -DMANYMAX_TESTS=ON -DMANYMAX_GENERIC=ON -DCMAKE_BUILD_TYPE=None \
+	  -DCMAKE_CXX_FLAGS="$(SANITIZERS)" -DCMAKE_EXE_LINKER_FLAGS="$(SANITIZERS)"
+	cmake --build build/sanitize --parallel $(WORKERS)
+	build/sanitize/src/manymax/kernels/cpu/test_kernels
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from manymax.maps.entmax_function import entmax_weights
-from manymax.maps.rule import apply, check_option, hide
+from manymax.maps.rule import Rule, apply, check_option, hide
+from manymax.maps.softmax import Softmax
+from manymax.maps.sparsemax import Sparsemax
 from manymax.maps.threshold import Threshold
 
 
@@ -17,9 +20,14 @@ from manymax.maps.threshold import Threshold
 class Entmax15(Threshold):
     """w = max(x / 2 - tau, 0)^2, by one sort."""
 
+    kernel: ClassVar[str | None] = "entmax15"
+
     def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
         """Return 1.5-entmax of the visible scores."""
         return entmax_weights(hide(scores, visible), 0.5)
+
+
+_SPECIAL: dict[float, type[Rule]] = {1: Softmax, 1.5: Entmax15, 2: Sparsemax}
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,12 @@ class AlphaEntmax(Threshold):
         """Refuse an alpha below 1, where the weights are not those of a maximum."""
         super().__post_init__()
         check_option("alpha", self.alpha, lambda alpha: (alpha >= 1) & (alpha < math.inf), "a number of at least 1")
+
+    def simplest(self) -> Rule:
+        """Return softmax, 1.5-entmax or sparsemax for the numbers 1, 1.5 and 2."""
+        if isinstance(self.alpha, Tensor) or self.alpha not in _SPECIAL:
+            return self
+        return _SPECIAL[self.alpha](self.temperature)
 
     def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
         """Return alpha-entmax of the visible scores."""

@@ -16,6 +16,7 @@ from manymax.maps.rule import apply, check_count, check_option
 class PowerSoftmax(Ratio):
     """g(x) = x^p, relative to the row's largest |x|; eps is added to the row's sum, or n eps."""
 
+    kernel: ClassVar[str | None] = "power_softmax"
     statistic: ClassVar[Statistic] = "absmax"
 
     p: int = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from manymax.maps.rule import apply
 @dataclass(frozen=True)
 class ReLU(Pointwise):
     """f(x, n) = max(x, 0) / n."""
+
+    kernel: ClassVar[str | None] = "relu"
 
     def weight(self, score: Tensor, n: Tensor) -> Tensor:
         """Return max(score, 0) / n."""

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from manymax.kernels import rows
+
 Kind = Literal["pointwise", "ratio", "threshold", "coupled"]
 SomeRule = TypeVar("SomeRule", bound="Rule")
 
@@ -28,6 +30,7 @@ class Rule:
 
     kind: ClassVar[Kind]
     hidden: ClassVar[float] = 0.0  # what an entry that is not visible gets; the log forms say -inf
+    kernel: ClassVar[str | None] = None  # the row kernel with this formula; a subclass has another and does not inherit
 
     temperature: float | Tensor = 1.0
 
@@ -39,6 +42,20 @@ class Rule:
     def sums_to_one(self) -> bool:
         """Return whether the weights of a row with something to attend sum to 1."""
         raise NotImplementedError
+
+    @property
+    def row_kernel(self) -> str | None:
+        """Return the name of the CPU's row kernel of this very class, None if it has none."""
+        name: str | None = vars(type(self)).get("kernel")
+        return name
+
+    def options(self) -> dict[str, Any]:
+        """Return the options by name, temperature included."""
+        return vars(self)
+
+    def simplest(self) -> Rule:
+        """Return the rule that computes the same by a shorter way, if these options allow one."""
+        return self
 
     def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
         """Turn scores (..., n) into weights (..., n).
@@ -156,7 +173,21 @@ def as_rows(rule: SomeRule, x: Tensor, dim: int, mask: Tensor | None) -> tuple[S
 
 
 def apply(rule: Rule, x: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
-    """Return the rule's weights of x along dim; entries that are not visible get `rule.hidden` and a zero gradient."""
+    """Return the rule's weights of x along dim; entries that are not visible get `rule.hidden` and a zero gradient.
+
+    The CPU's row kernels serve the calls where `rows.pays` says so, `reference` all others.
+    """
+    rule = rule.simplest()
+    name = rule.row_kernel
+    if name is None or not rows.pays(name, rule.options(), x, dim, mask):
+        return reference(rule, x, dim, mask)
+    if mask is not None:
+        check_broadcast("mask", mask, x)
+    return rows.weights(name, rule.options(), x, dim, mask, reference=lambda x: reference(rule, x, dim, mask))
+
+
+def reference(rule: Rule, x: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
+    """Return what `apply` does, in plain PyTorch: the oracle, which has derivatives of every order."""
     rule, scores, visible = as_rows(rule, x, dim, mask)
     if x.numel() == 0:
         return x.clone()

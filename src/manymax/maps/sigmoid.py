@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from manymax.maps.rule import apply
 class Sigmoid(Pointwise):
     """f(x, n) = 1 / (1 + exp(-(x + b))), b = -log n unless given."""
 
+    kernel: ClassVar[str | None] = "sigmoid"
     bias: float | Tensor | None = None
 
     def _shifted(self, score: Tensor, n: Tensor) -> Tensor:

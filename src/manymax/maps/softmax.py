@@ -35,6 +35,8 @@ class Exponential(Ratio):
 class Softmax(Exponential):
     """The exponential over the row's sum of it, for which torch has fused forms."""
 
+    kernel: ClassVar[str | None] = "softmax"
+
     def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
         """Return torch.softmax of what is visible."""
         return torch.softmax(hide(scores, visible), -1)
@@ -49,6 +51,7 @@ class Softmax(Exponential):
 class LogSoftmax(Softmax):
     """log w = x - log sum exp(x)."""
 
+    kernel: ClassVar[str | None] = "log_softmax"
     hidden: ClassVar[float] = -torch.inf
 
     def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:

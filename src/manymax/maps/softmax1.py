@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from manymax.maps.softmax import Exponential
 @dataclass(frozen=True)
 class Softmax1(Exponential):
     """g(x) = exp(x) with 1 added to the row's sum, as if one more score of 0 were there."""
+
+    kernel: ClassVar[str | None] = "softmax1"
 
     @property
     def sums_to_one(self) -> bool:

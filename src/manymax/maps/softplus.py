@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from manymax.maps.rule import apply
 @dataclass(frozen=True)
 class Softplus(Ratio):
     """g(x) = log(1 + exp(x)), which needs no shift: it grows no faster than x."""
+
+    kernel: ClassVar[str | None] = "softplus"
 
     def numerator(self, score: Tensor, shift: Tensor) -> Tensor:
         """Return log(1 + exp(score)), which is the score itself, to the last digit of float64, above 40."""

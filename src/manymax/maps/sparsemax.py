@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from manymax.maps.threshold import Threshold
 @dataclass(frozen=True)
 class Sparsemax(Threshold):
     """w = max(x - tau, 0), by one sort."""
+
+    kernel: ClassVar[str | None] = "sparsemax"
 
     def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
         """Project the visible scores onto the simplex."""

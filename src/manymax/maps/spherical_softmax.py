@@ -16,6 +16,7 @@ from manymax.maps.rule import apply, check_option
 class SphericalSoftmax(Ratio):
     """g(x) = x^2 + eps, relative to the row's largest |x|."""
 
+    kernel: ClassVar[str | None] = "spherical_softmax"
     statistic: ClassVar[Statistic] = "absmax"
 
     eps: float | Tensor = 1e-5

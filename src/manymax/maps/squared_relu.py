@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from manymax.maps.rule import apply
 @dataclass(frozen=True)
 class SquaredReLU(Pointwise):
     """f(x, n) = max(x, 0)^2 / n."""
+
+    kernel: ClassVar[str | None] = "squared_relu"
 
     def weight(self, score: Tensor, n: Tensor) -> Tensor:
         """Return max(score, 0)^2 / n."""

@@ -16,6 +16,8 @@ from manymax.maps.rule import apply
 class StableMax(Ratio):
     """g(x) = x + 1 for x >= 0, 1 / (1 - x) below, which needs no shift."""
 
+    kernel: ClassVar[str | None] = "stablemax"
+
     def numerator(self, score: Tensor, shift: Tensor) -> Tensor:
         """Return s(score); each branch is kept finite where the other one holds."""
         del shift
@@ -31,6 +33,7 @@ class StableMax(Ratio):
 class LogStableMax(StableMax):
     """log w = log g(x) - log sum g, without forming a small weight first."""
 
+    kernel: ClassVar[str | None] = "log_stablemax"
     hidden: ClassVar[float] = -torch.inf
 
     def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:

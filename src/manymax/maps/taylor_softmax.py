@@ -25,6 +25,7 @@ def _scaled_polynomial(order: int, score: Tensor, shift: Tensor) -> Tensor:
 class TaylorSoftmax(Ratio):
     """g(x) = sum of x^k / k! up to an even order, relative to the row's largest |x|."""
 
+    kernel: ClassVar[str | None] = "taylor_softmax"
     statistic: ClassVar[Statistic] = "absmax"
 
     order: int = 2

@@ -11,7 +11,7 @@ import manymax as mm
 from manymax.attention.dense import plan, tiles
 from manymax.attention.dense.call import make_call
 from manymax.attention.dense.dispatch import BACKENDS
-from manymax.maps.rule import apply
+from manymax.maps.rule import reference
 
 RATIO = ("power_softmax", "softmax", "softmax1", "softplus", "spherical_softmax", "stablemax", "taylor_softmax")
 POINTWISE = ("relu", "sigmoid", "squared_relu")
@@ -204,7 +204,7 @@ def plain(call):
     if inputs.sinks is not None:
         scores = torch.cat([inputs.sinks[:, None, None].expand(*scores.shape[:3], 1), scores], -1)
         visible = torch.cat([torch.ones_like(visible[..., :1]), visible], -1)
-    weights = apply(rule, scores, -1, visible)
+    weights = reference(rule, scores, -1, visible)
     return ((weights[..., -nk:] @ value),)
 
 

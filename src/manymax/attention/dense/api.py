@@ -15,7 +15,7 @@ from manymax.attention.dense.dispatch import Choice, choose, run
 from manymax.maps.module import Map
 
 
-def attention(  # noqa: PLR0917, torch's own signature has these positions
+def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,

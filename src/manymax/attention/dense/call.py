@@ -127,7 +127,7 @@ def _make_masks(
     return mask, tuple(additions)
 
 
-def make_call(  # noqa: PLR0917, torch's own signature has these positions
+def make_call(
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -10,7 +10,7 @@ from manymax.attention.dense.call import Call, Options
 from manymax.attention.dense.inputs import Inputs
 from manymax.attention.dense.visibility import visible_block
 from manymax.maps.ratio import Ratio
-from manymax.maps.rule import apply, as_rows, compute_dtype
+from manymax.maps.rule import as_rows, compute_dtype, reference
 
 
 def refusal(call: Call) -> str | None:
@@ -55,7 +55,7 @@ def run(call: Call) -> tuple[Tensor, ...]:
     """Return out, then the weights and the log of the denominators where asked for."""
     inputs, options, rule = call.inputs, call.options, call.options.rule
     scores, visible = _scores(inputs, options)
-    weights = apply(rule, scores, -1, visible)[..., scores.shape[-1] - inputs.shape[-1] :]
+    weights = reference(rule, scores, -1, visible)[..., scores.shape[-1] - inputs.shape[-1] :]
     value = _per_query_head(inputs.value, inputs, scores.dtype)
     kept = F.dropout(weights, options.dropout_p) if options.dropout_p > 0 else weights
     dtype = inputs.query.dtype

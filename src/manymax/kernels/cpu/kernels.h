@@ -1,0 +1,33 @@
+// The row kernels of one instruction set, as table.cpp collects them: MM_ROWS(X) X(map, forward, backward, reads weights).
+#pragma once
+
+#include "types.h"
+
+#define MM_ROWS(X)                                                                      \
+  X(entmax15, entmax15_forward, entmax15_backward, true)                                \
+  X(log_softmax, log_softmax_forward, log_softmax_backward, false)                      \
+  X(log_stablemax, log_stablemax_forward, log_stablemax_backward, false)                \
+  X(logsumexp, logsumexp_forward, logsumexp_backward, false)                            \
+  X(power_softmax, power_softmax_forward, power_softmax_backward, false)                \
+  X(relu, relu_forward, relu_backward, false)                                           \
+  X(sigmoid, sigmoid_forward, sigmoid_backward, false)                                  \
+  X(softmax, softmax_forward, exp_backward, true)                                       \
+  X(softmax1, softmax1_forward, exp_backward, true)                                     \
+  X(softplus, softplus_forward, softplus_backward, false)                               \
+  X(sparsemax, sparsemax_forward, sparsemax_backward, true)                             \
+  X(spherical_softmax, spherical_softmax_forward, spherical_softmax_backward, false)    \
+  X(squared_relu, squared_relu_forward, squared_relu_backward, false)                   \
+  X(stablemax, stablemax_forward, stablemax_backward, false)                            \
+  X(taylor_softmax, taylor_softmax_forward, taylor_softmax_backward, false)
+
+namespace manymax::MANYMAX_ISA {
+
+#define MM_DECLARE(map, forward, backward, reads_weights) \
+  void forward(const RowsCall&);                          \
+  void backward(const RowsCall&);
+MM_ROWS(MM_DECLARE)
+#undef MM_DECLARE
+
+extern const Kernels kernels;
+
+}  // namespace manymax::MANYMAX_ISA
