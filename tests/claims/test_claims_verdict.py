@@ -196,5 +196,13 @@ def test_the_reason_names_the_checks_that_decide():
     assert judge("holds", "holds", "holds").reason == ""
 
 
+@pytest.mark.parametrize(("comparison", "worst"), [("<", 3.0), ("<=", 3.0), (">", 1.0), (">=", 1.0)])
+def test_the_worst_seed_decides_where_every_seed_has_to_pass(comparison, worst):
+    one = check(comparison, over="every")
+    assert judge_check(one, (0, 1, 2), lines(2.0, 1.0, 3.0)).decisive == worst
+    assert judge_check(check(comparison), (0, 1, 2), lines(2.0, 1.0, 3.0)).decisive == 2.0
+    assert judge_claim(toy(checks=(check(over="every"),)), lines(0.5, 9.0, 0.7)).reason == "gain > 1 (measured 0.5)"
+
+
 def test_a_claim_that_was_not_run():
     assert judge_claim(toy(checks=CHECKS), {}).verdict == "not run"

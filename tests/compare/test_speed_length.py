@@ -202,15 +202,16 @@ def test_crossovers(baseline, candidate, expected):
 
 
 def test_peak_memory_counts_what_is_freed_again_and_nothing_from_before():
-    before = torch.ones(8 << 20)
+    # Blocks above 32 MiB, glibc's largest mmap threshold, go back to the system when freed; smaller ones may stay.
+    before = torch.ones(16 << 20)
     with peak_memory() as peak:
-        torch.ones(4 << 20).sum()
-        torch.ones(2 << 20).sum()
-    assert peak.bytes == pytest.approx(16 << 20, rel=0.1)
+        torch.ones(12 << 20).sum()
+        torch.ones(10 << 20).sum()
+    assert peak.bytes == pytest.approx(48 << 20, rel=0.1)
     assert before[0] == 1
     with peak_memory() as again:
         pass
-    assert again.bytes < 1 << 20
+    assert again.bytes < 4 << 20
 
 
 def test_attention_inputs_are_the_same_for_all():

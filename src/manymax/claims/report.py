@@ -30,11 +30,10 @@ def measured(judgement: Judgement) -> str:
     """Return the mean and the ends of its interval, or the worst seed where every seed has to pass."""
     if not judgement.values:
         return "-"
-    if judgement.check.over == "every":
-        worst = max(judgement.values) if judgement.check.comparison in ("<", "<=") else min(judgement.values)
-        return number(worst) if len(judgement.values) == 1 else f"{number(worst)} (worst of {len(judgement.values)})"
+    if judgement.check.over == "every" and len(judgement.values) > 1:
+        return f"{number(judgement.decisive)} (worst of {len(judgement.values)})"
     if judgement.low == judgement.high:
-        return number(judgement.mean)
+        return number(judgement.decisive)
     return f"{number(judgement.mean)} [{number(judgement.low)}, {number(judgement.high)}]"
 
 
@@ -44,12 +43,10 @@ def table(collected: Sequence[tuple[ClaimJudgement, Results]]) -> str:
     for judgement, _ in collected:
         marked = [(one, "") for one in judgement.checks] + [(one, " (presupposed)") for one in judgement.presupposed]
         rows = [(str(one.check), measured(one), one.verdict + mark) for one, mark in marked]
-        wide = [max(len(row[column]) for row in [*rows, ("claimed", "measured", "")]) for column in range(2)]
+        rows = [("claimed", "measured [95 %]", "verdict"), *rows]
+        wide = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [f"{judgement.claim.name}: {judgement.verdict.upper()}   {judgement.claim.source}"]
-        lines += [
-            f"  {claimed:<{wide[0]}}  {found:<{wide[1]}}  {verdict}".rstrip()
-            for claimed, found, verdict in [("claimed", "measured [95 %]", "verdict"), *rows]
-        ]
+        lines += [f"  {claimed:<{wide[0]}}  {found:<{wide[1]}}  {verdict}" for claimed, found, verdict in rows]
         lines += [f"  {judgement.reason}"] if judgement.reason else []
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)

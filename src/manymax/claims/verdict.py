@@ -45,6 +45,13 @@ class Judgement:
     low: float = math.nan
     high: float = math.nan
 
+    @property
+    def decisive(self) -> float:
+        """Return the number that decides: the mean, or the worst seed where every seed has to pass."""
+        if self.check.over == "mean" or not self.values:
+            return self.mean
+        return max(self.values) if self.check.comparison in {"<", "<="} else min(self.values)
+
 
 @dataclass(frozen=True)
 class ClaimJudgement:
@@ -137,5 +144,5 @@ def judge_claim(claim: Claim, results: Mapping[int, Mapping[str, Any]]) -> Claim
 
 def _why(decisive: Sequence[Judgement]) -> str:
     """Return what decided, the first two checks in full."""
-    named = [f"{one.check} ({one.reason or f'measured {one.mean:.3g}'})" for one in decisive[:2]]
+    named = [f"{one.check} ({one.reason or f'measured {one.decisive:.3g}'})" for one in decisive[:2]]
     return "; ".join(named + [f"and {len(decisive) - 2} more"] * (len(decisive) > 2))

@@ -33,8 +33,9 @@ OPTIONS: dict[str, dict[str, float | None]] = {
     "stablemax": {},
     "taylor_softmax": {"order": 2},
 }
-# These PyTorch computes in one or two passes of its own. A kernel spends 15 to 30 ns more on each row, backwards too:
-# on rows of 16 it was 0.3 to 0.9 times as fast, on rows of 64 from 0.6 to 1.6 times, on rows of 1024 from 1.1 to 2.7.
+# These PyTorch computes in one or two passes of its own, and a kernel's work beside each row shows when rows are short:
+# 4096 rows of 16 went 0.3 to 0.9 times as fast, of 64 from 0.6 to 1.6 times, of 1024 from 1.1 to 2.7 times (one thread
+# of a busy machine, forwards and backwards). Between the last two lies SHORTEST.
 FUSED_IN_TORCH = frozenset({"log_softmax", "relu", "sigmoid", "softmax", "squared_relu"})
 SHORTEST = 128
 HIGHEST_POWER = 64  # beyond it a power of 1/2, how far a scale may be off, leaves float32
