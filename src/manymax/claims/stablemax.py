@@ -64,5 +64,5 @@ CLAIM = Claim(
         "checkpoints": 8,
     },
     seeds=(0, 1, 2),
-    minutes=8,
+    minutes=12,
 )
