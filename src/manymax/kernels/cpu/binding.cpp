@@ -1,14 +1,12 @@
 // The Python module manymax.kernels._cpu. Tensors arrive as addresses, sizes and strides: nothing here knows torch.
-#include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "dispatch.h"
+#include "binding.h"
 
 namespace nb = nanobind;
 using namespace manymax;
@@ -114,6 +112,8 @@ void strided_rows(int map, uintptr_t x, nb::tuple x_strides, uintptr_t grad, nb:
 
 }  // namespace
 
+const Kernels& chosen() { return *kernels; }
+
 NB_MODULE(_cpu, m) {
   m.def("choose", &choose_or_raise, "Select an instruction set, or the best for an empty name; once, before any other call.");
   m.def("isas", &isas, "Names of the instruction sets that this machine can run, best first.");
@@ -122,4 +122,5 @@ NB_MODULE(_cpu, m) {
   m.def("has_backward", [](int map) { return entry(map).backward != nullptr; });
   m.def("rows", &rows);
   m.def("strided_rows", &strided_rows);
+  define_attention(m);
 }

@@ -20,12 +20,22 @@
   X(stablemax, stablemax_forward, stablemax_backward, false)                            \
   X(taylor_softmax, taylor_softmax_forward, taylor_softmax_backward, false)
 
+// The same for attention: MM_ATTENTIONS(X) X(map), each with forward, backward and decode.
+#define MM_ATTENTIONS(X)
+
 namespace manymax::MANYMAX_ISA {
 
 #define MM_DECLARE(map, forward, backward, reads_weights) \
   void forward(const RowsCall&);                          \
   void backward(const RowsCall&);
 MM_ROWS(MM_DECLARE)
+#undef MM_DECLARE
+
+#define MM_DECLARE(map)                           \
+  void map##_attention_forward(const AttentionCall&);  \
+  void map##_attention_backward(const AttentionCall&); \
+  void map##_attention_decode(const AttentionCall&);
+MM_ATTENTIONS(MM_DECLARE)
 #undef MM_DECLARE
 
 extern const Kernels kernels;

@@ -1,15 +1,4 @@
-// Ratio maps: w = g(x) / (extra + sum of g), g relative to a shift of the row. A map is a class over the compute type:
-//
-//   template <class C> struct Map {
-//     explicit Map(const RowsCall&);
-//     C shift(const C* x, int64_t n) const;              // of these entries; -inf for none that is visible
-//     C usable(C shift) const;                           // what numerators take: finite, and at least the floor
-//     Vec<C> numerator(Vec<C> x, Vec<C> shift) const;    // exactly 0 at x = -inf
-//     Vec<C> slope(Vec<C> x, Vec<C> shift) const;        // its derivative in x
-//     C rescale(C from, C to) const;                     // what turns numerators at `from` into numerators at `to`
-//     C extra(C shift) const;                            // in units of a numerator at that shift
-//     Vec<C> finish(Vec<C> w) const;                     // what becomes of the ratio: itself, or itself clipped
-//   };
+// Ratio maps on rows: w = g(x) / (extra + sum of g), g relative to a shift of the row; maps_ratio.h has the formulas.
 //
 // Out of cache a row is visited twice: `partial` sums numerators chunk by chunk, each chunk in the first-level cache
 // relative to the largest entry so far, and `write` computes numerators again, which costs less than reading them back.
@@ -17,7 +6,7 @@
 // scores near the maximum, however large (n ln 2 loses digits from |x| = 2^15 on).
 #pragma once
 
-#include "loops.h"
+#include "maps_ratio.h"
 #include "run.h"
 
 namespace manymax::MANYMAX_ISA {
@@ -54,7 +43,7 @@ MM_INLINE Total<C> total_of(const Map& map, const Reader<C>& x, int64_t first, i
   Total<C> total{-kInfinity<C>, 0, 0};
   chunks(first, last, [&](int64_t k, int64_t count) {
     const C* in = x.get(k, count);
-    total = raise(map, total, map.shift(in, count));
+    total = raise(map, total, shift_of(map, in, count));
     const Vec<C> at = splat(map.usable(total.shift));
     total.sum += sum_over(in, count, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
   });
@@ -77,7 +66,7 @@ struct RatioForward {
   static constexpr bool kReadsScores = true;
   Map map;
 
-  explicit RatioForward(const RowsCall& call) : map(call) {}
+  explicit RatioForward(const RowsCall& call) : map(call.options) {}
 
   void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     const bool whole = n <= kChunk;
@@ -86,7 +75,7 @@ struct RatioForward {
     if ((!whole && !reload) || in_place) return write(partial(x, grad, 0, n), x, grad, y, 0, n, n);
     const C* in = x.get(0, n);
     C* out = y.begin(0);
-    const C shift = map.shift(in, n);
+    const C shift = shift_of(map, in, n);
     const Vec<C> at = splat(map.usable(shift));
     const C sum = map_and_sum(in, out, n, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
     const Part part{shift, sum, 0};

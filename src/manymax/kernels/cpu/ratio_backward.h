@@ -55,7 +55,7 @@ struct RatioBackward {
   static constexpr bool kReadsScores = true;
   Map map;
 
-  explicit RatioBackward(const RowsCall& call) : map(call) {}
+  explicit RatioBackward(const RowsCall& call) : map(call.options) {}
 
   void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     write(partial(x, grad, 0, n), x, grad, y, 0, n, n);
@@ -66,7 +66,7 @@ struct RatioBackward {
     chunks(first, last, [&](int64_t k, int64_t count) {
       const C* in = x.get(k, count);
       const C* g = grad.get(k, count);
-      total = raise(map, total, map.shift(in, count));
+      total = raise(map, total, shift_of(map, in, count));
       const Vec<C> at = splat(map.usable(total.shift));
       total.sum += sum_over(in, count, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
       total.dot += sum_over(in, g, count, -kInfinity<C>, [&](Vec<C> v, Vec<C> u) {

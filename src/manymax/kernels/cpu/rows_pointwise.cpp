@@ -1,7 +1,7 @@
 // Pointwise maps: a weight depends on its own score and on n, the number of visible entries of its row.
 #include "kernels.h"
-#include "log.h"
 #include "loops.h"
+#include "maps_pointwise.h"
 #include "run.h"
 
 namespace manymax::MANYMAX_ISA {
@@ -20,7 +20,6 @@ MM_INLINE int64_t count_visible(const C* x, int64_t n) {
   return count;
 }
 
-// A map has: counts, whether it uses n; at(n), what its formulas take in its place; weight and slope.
 template <class C, template <class> class MapOf, bool kBackward>
 struct Pointwise {
   using Part = int64_t;
@@ -29,7 +28,7 @@ struct Pointwise {
   static constexpr bool kReadsScores = true;
   MapOf<C> map;
 
-  explicit Pointwise(const RowsCall& call) : map(call) {}
+  explicit Pointwise(const RowsCall& call) : map(call.options) {}
 
   // Most rows show all their entries: out of cache, write with that n while counting, and again if it was wrong.
   void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
@@ -67,43 +66,6 @@ struct Pointwise {
     });
     return found;
   }
-};
-
-// 1 / (1 + exp(-(x + b))), b = -log n unless given.
-template <class C>
-struct Sigmoid {
-  C bias;
-  explicit Sigmoid(const RowsCall& call) : bias(static_cast<C>(call.options[0])) {}
-  bool counts() const { return bias != bias; }
-  C at(C n) const { return counts() ? -scalar_log(n) : bias; }
-  Vec<C> weight(Vec<C> x, Vec<C> shift) const { return sigmoid<C>(x + shift); }
-  Vec<C> slope(Vec<C> x, Vec<C> shift) const {
-    const Vec<C> w = weight(x, shift);
-    return w * (C{1} - w);
-  }
-};
-
-// max(x, 0) / n. The data come second: a NaN stays.
-template <class C>
-struct ReLU {
-  explicit ReLU(const RowsCall&) {}
-  bool counts() const { return true; }
-  C at(C n) const { return n; }
-  Vec<C> weight(Vec<C> x, Vec<C> n) const { return max(Vec<C>{}, x) / n; }
-  Vec<C> slope(Vec<C> x, Vec<C> n) const { return keep(x > Vec<C>{}, C{1} / n); }
-};
-
-// max(x, 0)^2 / n.
-template <class C>
-struct SquaredReLU {
-  explicit SquaredReLU(const RowsCall&) {}
-  bool counts() const { return true; }
-  C at(C n) const { return n; }
-  Vec<C> weight(Vec<C> x, Vec<C> n) const {
-    const Vec<C> positive = max(Vec<C>{}, x);
-    return positive * positive / n;
-  }
-  Vec<C> slope(Vec<C> x, Vec<C> n) const { return max(Vec<C>{}, x) * C{2} / n; }
 };
 
 #define MM_POINTWISE(Map)                         \

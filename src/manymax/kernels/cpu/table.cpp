@@ -4,14 +4,17 @@
 #define MM_QUOTE(name) #name
 #define MM_NAME(name) MM_QUOTE(name)
 #define MM_ENTRY(map, forward, backward, reads_weights) {#map, forward, backward, reads_weights},
+#define MM_ATTENTION(map) {#map, map##_attention_forward, map##_attention_backward, map##_attention_decode},
 
 namespace manymax::MANYMAX_ISA {
 namespace {
 
 constexpr RowsEntry kRows[] = {MM_ROWS(MM_ENTRY)};
+constexpr AttentionEntry kAttentions[] = {MM_ATTENTIONS(MM_ATTENTION){}};
 
 }  // namespace
 
-const Kernels kernels = {MM_NAME(MANYMAX_ISA), kRows, sizeof(kRows) / sizeof(kRows[0])};
+const Kernels kernels = {MM_NAME(MANYMAX_ISA), kRows, sizeof(kRows) / sizeof(kRows[0]), kAttentions,
+                         sizeof(kAttentions) / sizeof(kAttentions[0]) - 1};
 
 }  // namespace manymax::MANYMAX_ISA

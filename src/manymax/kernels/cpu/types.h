@@ -42,11 +42,60 @@ struct RowsEntry {
   bool backward_reads_weights;  // else it reads the scores
 };
 
+inline constexpr int kMaxAdditions = 2;
+
+// A tensor (batch, heads, tokens, dim); the last stride is 1.
+struct Tokens {
+  const void* data = nullptr;
+  int64_t batch = 0, head = 0, token = 0;  // strides
+};
+
+// A tensor that broadcasts to the scores (batch, query heads, queries, keys); a stride is 0 where it is broadcast.
+struct OnScores {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  int64_t batch = 0, head = 0, query = 0, key = 0;  // strides
+};
+
+// One attention call, forwards or backwards; a null pointer is an argument that was not given.
+struct AttentionCall {
+  DType dtype = DType::f32;  // of query, key, value, out and their gradients: f32, bf16 or f16
+  int64_t batch = 0, query_heads = 0, key_heads = 0, queries = 0, keys = 0, dim = 0, value_dim = 0;
+  Tokens query, key, value, out;
+  Tokens d_out, d_query, d_key, d_value;  // backward only
+  OnScores mask;                          // bool, 1 = keep
+  OnScores additions[kMaxAdditions];      // added to the scores; f32, bf16 or f16
+  float* d_additions[kMaxAdditions] = {};  // float32, the addition's shape, contiguous, zeros on entry
+  const float* sinks = nullptr;            // (query heads,)
+  float* d_sinks = nullptr;                // (batch, query heads), written
+  float* stats = nullptr;                  // (2, batch, query heads, queries): written forwards, read backwards
+  float* lse = nullptr;                    // (batch, query heads, queries): written forwards, of ratio maps
+  const float* d_lse = nullptr;            // the same shape; backward only
+  int64_t low = 0, high = 0;               // query i sees key j where low <= j - i <= high
+  double scale = 1, softcap = 0, temperature = 1;  // softcap 0: none
+  double dropout = 0;
+  uint64_t seed = 0;
+  double options[kMaxOptions] = {};
+  int threads = 1;
+};
+
+using AttentionFunction = void (*)(const AttentionCall&);
+
+// One map's attention.
+struct AttentionEntry {
+  const char* name;
+  AttentionFunction forward;
+  AttentionFunction backward;
+  AttentionFunction decode;  // forwards alone, for few queries
+};
+
 // Everything that one instruction set offers.
 struct Kernels {
   const char* isa;
   const RowsEntry* rows;
   int rows_count;
+  const AttentionEntry* attentions;
+  int attentions_count;
 };
 
 }  // namespace manymax
