@@ -99,8 +99,13 @@ def _sdpa(maps: Sequence[str], problem: AttentionProblem) -> dict[str, Function]
 
 
 def _eager(maps: Sequence[str], problem: AttentionProblem) -> dict[str, Function]:
-    """Return the formula for softmax, and for sigmoid where every query sees all keys."""
-    known = {"softmax": _formula(lambda x: torch.softmax(x, -1), problem)}
+    """Return the formula for maps of a line or two, and for sigmoid where every query sees all keys."""
+    weighers: dict[str, Callable[[Tensor], Tensor]] = {
+        "softmax": lambda x: torch.softmax(x, -1),
+        "softplus": lambda x: F.normalize(F.softplus(x), p=1, dim=-1),
+        "stablemax": lambda x: F.normalize(torch.where(x < 0, 1 / (1 - x), 1 + x), p=1, dim=-1),
+    }
+    known = {name: _formula(weigh, problem) for name, weigh in weighers.items()}
     if not problem.is_causal:
         known["sigmoid"] = _formula(lambda x: torch.sigmoid(x - math.log(problem.length)), problem)
     return {name: known[name] for name in maps if name in known}

@@ -11,7 +11,7 @@ import manymax as mm
 from manymax.attention.dense import plan, tiles
 from manymax.attention.dense.call import make_call
 from manymax.attention.dense.dispatch import BACKENDS
-from manymax.maps.rule import reference
+from manymax.maps.rule import as_rows, reference
 
 RATIO = ("power_softmax", "softmax", "softmax1", "softplus", "spherical_softmax", "stablemax", "taylor_softmax")
 POINTWISE = ("relu", "sigmoid", "squared_relu")
@@ -204,8 +204,27 @@ def plain(call):
     if inputs.sinks is not None:
         scores = torch.cat([inputs.sinks[:, None, None].expand(*scores.shape[:3], 1), scores], -1)
         visible = torch.cat([torch.ones_like(visible[..., :1]), visible], -1)
-    weights = reference(rule, scores, -1, visible)
-    return ((weights[..., -nk:] @ value),)
+    out = reference(rule, scores, -1, visible)[..., -nk:] @ value
+    if not options.return_lse:
+        return (out,)
+    rule, scores, visible = as_rows(rule, scores, -1, visible)
+    return out, rule.log_total(scores, visible).squeeze(-1)
+
+
+def errors(case, backend, dtype):
+    """Return {name: differences of the backend, differences of the plain formula, exact values}, all flat."""
+    case = dataclasses.replace(case, precision=dtype)
+    exact, got, rough = (
+        outcome(case, "reference"),
+        outcome(case, backend, dtype),
+        outcome(case, "reference", dtype, run=plain),
+    )
+    found = {}
+    for name, want in exact.items():
+        finite = want != -torch.inf  # the logarithm of an empty row's denominator
+        assert torch.equal(got[name] != -torch.inf, finite), f"{name} of {case}"
+        found[name] = [x[finite] for x in (got[name].double() - want, rough[name].double() - want, want)]
+    return found
 
 
 def assert_accurate(case, backend, dtype, times=2):
@@ -213,15 +232,30 @@ def assert_accurate(case, backend, dtype, times=2):
 
     So is nearly the largest error: that of one entry is the size of a rounding or two, and hence half as large by luck.
     """
-    wrong = {}  # name -> differences of the backend, differences of the plain formula, exact values
+    wrong = {}
     for seed in range(4):
-        case = dataclasses.replace(case, seed=seed, precision=dtype)
-        exact, got = outcome(case, "reference"), outcome(case, backend, dtype)
-        for name, rough in outcome(case, "reference", dtype, run=plain).items():
-            pair = (got[name].double() - exact[name], rough.double() - exact[name], exact[name])
-            wrong.setdefault(name, []).append([x.flatten() for x in pair])
+        for name, found in errors(dataclasses.replace(case, seed=seed), backend, dtype).items():
+            wrong.setdefault(name, []).append(found)
     for name, found in wrong.items():
         ours, theirs, exact = (torch.cat(parts) for parts in zip(*found, strict=True))
         tiny = torch.finfo(dtype).eps
         assert ours.norm() <= times * theirs.norm() + tiny / 4 * exact.norm(), name
         assert ours.abs().max() <= 1.5 * times * theirs.abs().max() + tiny * exact.abs().max(), name
+
+
+def assert_accurate_on_the_whole(cases, backend, dtype, times=2, errors=errors):
+    """Over many cases the mean of relative errors is at most `times` the plain formula's; each alone is of its size.
+
+    Luck of a single case, such as a row of one key, which the plain formula gets exactly right, does not count.
+    """
+    shares, tiny = {}, torch.finfo(dtype).eps
+    for case in cases:
+        for name, (*differences, exact) in errors(case, backend, dtype).items():
+            size = max(float(exact.norm()), 0.1 * math.sqrt(max(exact.numel(), 1)))
+            ours, theirs = (float(x.norm()) / size / tiny for x in differences)
+            assert ours <= 4 * theirs + 25, f"{name} of {case}: {ours:.1f} eps, plain {theirs:.1f}"
+            shares.setdefault(name, []).append((ours, theirs))
+    assert shares
+    for name, found in shares.items():
+        ours, theirs = (sum(x) / len(found) for x in zip(*found, strict=True))
+        assert ours <= times * theirs + 0.25, f"{name}: {ours:.2f} eps, plain {theirs:.2f}"

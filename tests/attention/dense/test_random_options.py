@@ -1,10 +1,15 @@
 """Any combination of options, on every backend that serves it."""
 
+from dataclasses import replace
+
 import pytest
-from dense_cases import COUPLED, POINTWISE, RATIO, THRESHOLD, Case, as_call, assert_same, use_small_tiles
+import torch
+from dense_cases import COUPLED, POINTWISE, RATIO, THRESHOLD, Case, as_call, assert_same, errors, use_small_tiles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from native_cases import DTYPES, OTHER, errors_forwards
 
+from manymax.attention.dense import native
 from manymax.attention.dense.dispatch import BACKENDS
 
 
@@ -48,6 +53,24 @@ def test_backends_agree(case, monkeypatch):
     for name in ("tiled", "sdpa"):
         if BACKENDS[name].refusal(as_call(case)) is None:
             assert_same(case, name, tolerance=1e-9)
+
+
+@SETTINGS
+@given(case=cases(), dtype=st.sampled_from(DTYPES), few=st.booleans())
+def test_native_kernels_agree(case, dtype, few, monkeypatch):
+    case = replace(case, options=OTHER.get(case.map, {}))
+    if BACKENDS["cpu"].refusal(as_call(case, dtype)) is None:
+        found = errors(case, "cpu", dtype) if not few else errors_of_few(case, dtype, monkeypatch)
+        for name, (ours, theirs, exact) in found.items():
+            size = float(exact.norm()) + max(exact.numel(), 1) ** 0.5
+            wrong, plain = (float(x.norm()) / size / torch.finfo(dtype).eps for x in (ours, theirs))
+            assert wrong <= 4 * plain + 25, f"{name}: {wrong:.1f} eps, plain {plain:.1f}"
+
+
+def errors_of_few(case, dtype, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "FEW", 10**6)
+        return errors_forwards(case, "cpu", dtype)
 
 
 @pytest.mark.slow

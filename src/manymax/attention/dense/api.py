@@ -142,14 +142,16 @@ def explain(query: Tensor, key: Tensor, value: Tensor, *args: Any, backend: str 
 
     "auto" goes by fixed rules, from the call's shapes and options alone. The first that fits decides:
 
-    1. sdpa, where torch computes exactly what is asked and its kernel is fused. Not with a window over more than 2^18
+    1. cpu, where it can: float32, bfloat16 or float16 on a CPU, and every map but coupled ones, clipped_softmax,
+       topk_softmax, entmax at an alpha other than 1, 1.5 and 2, and those whose options are tensors.
+    2. sdpa, where torch computes exactly what is asked and its kernel is fused. Not with a window over more than 2^18
        pairs of query and key, since tiles leave out what no query sees; not if another mask for causality would hold
        more than 2^22 pairs; not with sinks or softmax1 for fewer than 16 queries, since the keys are copied then.
-    2. sdpa, where torch computes exactly what is asked but stores the weights (on a CPU: dropout, or a bias or mask
+    3. sdpa, where torch computes exactly what is asked but stores the weights (on a CPU: dropout, or a bias or mask
        with gradient), up to 2^22 scores over all heads.
-    3. reference, up to 2^18 scores, for threshold maps 2^22: storing them is faster than computing them twice.
-    4. tiled, where it can.
-    5. reference.
+    4. reference, up to 2^18 scores, for threshold maps 2^22: storing them is faster than computing them twice.
+    5. tiled, where it can.
+    6. reference.
 
     Args:
         query: as in `attention`, like all the others.
@@ -169,12 +171,12 @@ def explain(query: Tensor, key: Tensor, value: Tensor, *args: Any, backend: str 
 
     Example:
         >>> import torch, manymax as mm
-        >>> query = key = value = torch.randn(1, 8, 16, 64)
+        >>> query = key = value = torch.randn(1, 8, 16, 64, dtype=torch.float64)
         >>> print(mm.explain(query, key, value, map="softplus"))
         reference serves this call: 2048 scores are few enough to store
         sdpa cannot: torch computes softmax alone (and softmax1 through one key of zeros)
         tiled could: tiles never store the scores
-        cpu cannot: it is not built yet
+        cpu cannot: it takes float32, bfloat16 and float16, not torch.float64
         triton cannot: it is not built yet
     """
     return str(choice(query, key, value, *args, backend=backend, **options))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +18,10 @@ from manymax.maps.rule import Rule
 
 ALIGNMENTS = ("top-left", "bottom-right")
 Window = int | tuple[int | None, int | None] | None
+_DEFAULTS = {name: entry.rule() for name, entry in MAPS.items()}  # making one costs as much as a tenth of a short call
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What a call says beside its tensors."""
 
     rule: Rule
@@ -33,8 +33,7 @@ class Options:
     return_lse: bool
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """Tensors, options, and the leading dims that the caller's query had."""
 
     inputs: Inputs
@@ -43,13 +42,15 @@ class Call:
 
     def restore(self, x: Tensor) -> Tensor:
         """Give a result (B, Hq, ...) the caller's leading dims."""
-        return x.reshape(*self.leading, *x.shape[2:])
+        return x if len(self.leading) == 2 else x.reshape(*self.leading, *x.shape[2:])
 
 
 def make_rule(chosen: str | Map) -> Rule:
     """Return the rule of a map given by name or as a module."""
     if isinstance(chosen, Map):
         return chosen.rule()
+    if isinstance(chosen, str) and chosen in _DEFAULTS:
+        return _DEFAULTS[chosen]
     if not isinstance(chosen, str):
         raise ValueError(f"map: expected a map's name, or its module from create_map, got {chosen!r}")  # noqa: TRY004
     if chosen not in MAPS:
@@ -60,6 +61,8 @@ def make_rule(chosen: str | Map) -> Rule:
 
 def window_sides(window: Window) -> tuple[int | None, int | None]:
     """Return how many keys to the left and to the right a window shows; None is no bound."""
+    if window is None:
+        return None, None
     sides = tuple(window) if isinstance(window, tuple | list) else (window, window)
     good = all(w is None or (isinstance(w, int) and not isinstance(w, bool) and w >= 0) for w in sides)
     if len(sides) != 2 or not good:
@@ -150,7 +153,10 @@ def make_call(
     rule = make_rule(map)
     query, key, value, leading = broadcast_inputs(query, key, value, enable_gqa=enable_gqa)
     shape = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-    mask, additions = _make_masks(attn_mask, bias, leading, shape)
+    mask: Tensor | None = None
+    additions: tuple[Tensor, ...] = ()
+    if attn_mask is not None or bias is not None:
+        mask, additions = _make_masks(attn_mask, bias, leading, shape)
     if sinks is not None:
         _check_sinks(sinks, rule, shape[1])
     options = make_options(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from manymax._names import closest
-from manymax.attention.dense import reference, sdpa, tiled
+from manymax.attention.dense import native, reference, sdpa, tiled
 from manymax.attention.dense.call import Call
 
 # Measured on one core of a CPU, forwards and backwards; numbers are the time of tiled over that of the alternative.
@@ -65,7 +65,7 @@ BACKENDS = {
     "sdpa": Backend(sdpa.refusal, sdpa.run, "torch computes exactly this"),
     "tiled": Backend(tiled.refusal, tiled.run, "tiles never store the scores"),
     "reference": Backend(reference.refusal, reference.run, "the formula, storing all weights"),
-    "cpu": Backend(lambda _: "it is not built yet", _not_built, ""),
+    "cpu": Backend(native.refusal, native.run, "native kernels for CPUs"),
     "triton": Backend(lambda _: "it is not built yet", _not_built, ""),
 }
 
@@ -82,29 +82,41 @@ def _suits_sdpa(call: Call) -> bool:
     return queries * keys <= STORED or not sdpa.makes_mask(call)
 
 
-def _automatic(call: Call, able: list[str]) -> tuple[str, str]:
-    """Return the backend for "auto", and why."""
+def _can(name: str, call: Call) -> bool:
+    return BACKENDS[name].refusal(call) is None
+
+
+def _automatic(call: Call) -> tuple[str, str]:
+    """Return the backend for "auto", and why. No more backends are asked than it takes: each costs microseconds."""
+    if _can("cpu", call):
+        return "cpu", "native kernels are the fastest way"
+    if _can("sdpa", call) and _suits_sdpa(call):
+        return "sdpa", "torch computes exactly this"
+    if not _can("tiled", call):
+        return "reference", "tiles cannot"
     batch, heads, queries, keys = call.inputs.shape
     scores = batch * heads * queries * keys
-    if "sdpa" in able and _suits_sdpa(call):
-        return "sdpa", "torch computes exactly this"
-    if "tiled" not in able:
-        return "reference", "tiles cannot"
     if scores <= (STORED if call.options.rule.kind == "threshold" else FEW):
         return "reference", f"{scores} scores are few enough to store"
     return "tiled", f"{scores} scores are too many to store"
 
 
-def choose(call: Call, backend: str = "auto") -> Choice:
-    """Return which backend serves a call, without running it."""
+def _check(backend: str) -> None:
+    """Refuse a name that no backend has."""
     if backend != "auto" and backend not in BACKENDS:
         names = ["auto", *BACKENDS]
         raise ValueError(f"backend: expected one of {', '.join(names)}, got {backend!r}{closest(backend, names)}")
+
+
+def choose(call: Call, backend: str = "auto") -> Choice:
+    """Return which backend serves a call, without running it."""
+    _check(backend)
     refusals = {name: entry.refusal(call) for name, entry in BACKENDS.items()}
-    able = [name for name, refusal in refusals.items() if refusal is None]
-    name, why = (
-        _automatic(call, able) if backend == "auto" else (backend if backend in able else None, "it was asked for")
-    )
+    name: str | None
+    if backend == "auto":
+        name, why = _automatic(call)
+    else:
+        name, why = None if refusals[backend] else backend, "it was asked for"
     reasons = {}
     for other, refusal in refusals.items():
         could = f"could: {BACKENDS[other].trait}"
@@ -114,7 +126,8 @@ def choose(call: Call, backend: str = "auto") -> Choice:
 
 def run(call: Call, backend: str = "auto") -> tuple[Tensor, ...]:
     """Serve a call, or raise ValueError if the backend that was asked for cannot."""
-    choice = choose(call, backend)
-    if choice.name is None:
-        raise ValueError(choice.error())
-    return BACKENDS[choice.name].run(call)
+    _check(backend)
+    name = _automatic(call)[0] if backend == "auto" else backend
+    if backend != "auto" and not _can(name, call):
+        raise ValueError(choose(call, backend).error())
+    return BACKENDS[name].run(call)

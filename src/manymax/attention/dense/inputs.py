@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """The tensors of a call, heads and batch first; or, in the same places, their gradients."""
 
     query: Tensor  # (B, Hq, Nq, D)

@@ -45,6 +45,23 @@ def _heads(query: Tensor, key: Tensor, value: Tensor, *, enable_gqa: bool) -> tu
     return most, most
 
 
+def _fits(query: Tensor, key: Tensor, value: Tensor, *, enable_gqa: bool) -> bool:
+    """Return whether all have four dims that need no broadcasting: then one look at their shapes is all."""
+    if not query.dim() == key.dim() == value.dim() == 4 or query.dtype not in DTYPES:
+        return False
+    batch, heads, _, dim = query.shape
+    key_batch, key_heads, keys, key_dim = key.shape
+    shared = key_heads == heads or (enable_gqa and key_heads > 0 and heads % key_heads == 0)
+    return (
+        shared
+        and key_batch == batch
+        and key_dim == dim
+        and value.shape[:3] == (batch, key_heads, keys)
+        and query.dtype == key.dtype == value.dtype
+        and query.device == key.device == value.device
+    )
+
+
 def broadcast_inputs(
     query: Tensor, key: Tensor, value: Tensor, *, enable_gqa: bool
 ) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
@@ -56,6 +73,8 @@ def broadcast_inputs(
     if torch.is_autocast_enabled(device) and query.dtype != torch.float64:
         low = torch.get_autocast_dtype(device)  # as torch does for its own attention
         query, key, value = query.to(low), key.to(low), value.to(low)
+    if _fits(query, key, value, enable_gqa=enable_gqa):
+        return query, key, value, (query.shape[0], query.shape[1])
     _check_inputs(query, key, value)
     dims = query.dim()
     if dims < 4:

@@ -49,6 +49,9 @@ class Band:
         return (last - first + 1).clamp(min=0)
 
 
+_ALL = Band()
+
+
 def make_band(
     queries: int, keys: int, window: tuple[int | None, int | None], *, is_causal: bool, align_last: bool
 ) -> Band:
@@ -61,8 +64,10 @@ def make_band(
         is_causal: nothing to the right of the query's own position.
         align_last: the last query stands at the last key; otherwise the first stands at the first.
     """
-    offset = keys - queries if align_last else 0
     left, right = window
+    if left is None and right is None and not is_causal:
+        return _ALL
+    offset = keys - queries if align_last else 0
     right = 0 if is_causal else right
     low = None if left is None else offset - left
     high = None if right is None else offset + right

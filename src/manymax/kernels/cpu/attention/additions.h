@@ -16,24 +16,27 @@ static inline void add_to_addition(const Block& at, const OnScores& x, float* su
   // The sums lie contiguous in the addition's own shape.
   const int64_t row = x.key ? call.keys : 1, head = x.query ? call.queries * row : row;
   const int64_t batch = x.head ? call.query_heads * head : head;
-  float* base = sums + (x.batch ? at.batch * batch : 0) + (x.head ? at.head * head : 0);
-  const float by = static_cast<float>(1 / call.temperature);
+  float* base = sums + (x.batch ? at.batch * batch : 0) + (x.head ? at.head * head : 0) + (x.query ? at.i * row : 0);
+  const VF by = splat(static_cast<float>(1 / call.temperature));
   const int64_t left = call.keys - at.j, columns = at.columns < left ? at.columns : left;
-  for (int64_t r = 0; r < at.rows; ++r) {
-    float* to = base + (x.query ? (at.i + r) * row : 0);
+  // A gradient shared by many rows is summed over the tile first: one long chain of additions to memory would round far more.
+  const int64_t together = x.query ? 1 : at.rows;
+  for (int64_t r = 0; r < at.rows; r += together) {
+    float* to = base + r * row;
     VF total{};
     for (int64_t c = 0; c < columns; c += kLane) {
-      const VF d = load(d_scores + r * ld + c) * by;  // hidden entries are 0
+      VF d{};
+      for (int64_t k = r; k < r + together; ++k) d += load(d_scores + k * ld + c);  // hidden entries are 0
       const int64_t n = columns - c;
       if (x.key == 0) {
         total += n >= kLane ? d : keep(first_lanes<float>(n), d);
       } else if (n >= kLane) {
-        store(to + at.j + c, load(to + at.j + c) + d);
+        store(to + at.j + c, fma(d, by, load(to + at.j + c)));
       } else {
-        store(to + at.j + c, n, load(to + at.j + c, n, 0.0f) + d);
+        store(to + at.j + c, n, fma(d, by, load(to + at.j + c, n, 0.0f)));
       }
     }
-    if (x.key == 0) *to += reduce_add(total);
+    if (x.key == 0) *to += reduce_add(total * by);
   }
 }
 

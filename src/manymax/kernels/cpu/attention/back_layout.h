@@ -12,6 +12,7 @@ struct BackSizes {
   int64_t dim, value_dim;  // rounded up to whole vectors
   int64_t blocks;          // of keys
   int64_t heads;           // of queries, over the batch
+  int64_t at_once;         // of these in a wave
   int64_t segments = 1;    // tasks that share the blocks of a key head
   bool in_order = false;   // a segment's heads one after the other, since they add to the same gradient of an addition
 
@@ -20,7 +21,8 @@ struct BackSizes {
         dim(round_up(call.dim, kLane)),
         value_dim(round_up(call.value_dim, kLane)),
         blocks((call.keys + kBackColumns - 1) / kBackColumns),
-        heads(call.batch * call.query_heads) {
+        heads(call.batch * call.query_heads),
+        at_once(0) {
     bool one_column = false;  // an addition that is the same for all keys: segments would add to the same place
     for (int a = 0; a < kMaxAdditions; ++a) {
       if (!call.d_additions[a]) continue;
@@ -31,6 +33,9 @@ struct BackSizes {
     const int64_t tasks = call.batch * call.key_heads;
     const bool balanced = !in_order && (tasks % threads == 0 || tasks >= 4 * threads);
     if (!balanced && !one_column) segments = threads < blocks ? threads : blocks;
+    // Packed queries and gradients of outputs, as floats or as pairs in two orders, and gradients of queries: 4 bytes an entry.
+    const int64_t groups = call.query_heads / call.key_heads, entries = queries * (dim + value_dim + segments * dim);
+    at_once = heads_at_once(tasks, 4 * entries * groups, threads) * groups;
   }
 };
 

@@ -5,7 +5,7 @@
 
 namespace manymax::MANYMAX_ISA {
 
-// All heads of all batch entries, one behind the other.
+// The heads of a wave, one behind the other; heads are counted over the whole batch.
 template <class S, class E>
 class BackQueries {
  public:
@@ -15,7 +15,7 @@ class BackQueries {
       : call_(call), weigher_(weigher), sizes_(sizes) {}
 
   void reserve(Arena& arena) {
-    const int64_t rows = sizes_.heads * sizes_.queries;
+    const int64_t rows = sizes_.at_once * sizes_.queries;
     query_ = arena.reserve<E>(rows * sizes_.dim / kEntries);
     d_out_ = arena.reserve<E>(rows * sizes_.value_dim / kEntries);
     if (kEntries > 1) query_pairs_ = arena.reserve<E>(rows * sizes_.dim / kEntries);
@@ -35,11 +35,11 @@ class BackQueries {
     return at(kEntries > 1 ? d_out_pairs_ : d_out_, head, i, sizes_.value_dim / kEntries);
   }
   float* d_query(int64_t segment, int64_t head, int64_t i) const {
-    return arena_->at<float>(d_query_) + ((segment * sizes_.heads + head) * sizes_.queries + i) * sizes_.dim;
+    return arena_->at<float>(d_query_) + ((segment * sizes_.at_once + head % sizes_.at_once) * sizes_.queries + i) * sizes_.dim;
   }
   RowGradients rows(int64_t head, int64_t i) const {
-    float* row = arena_->at<float>(per_row_) + head * sizes_.queries + i;
-    const int64_t all = sizes_.heads * sizes_.queries;
+    float* row = arena_->at<float>(per_row_) + head % sizes_.at_once * sizes_.queries + i;
+    const int64_t all = sizes_.at_once * sizes_.queries;
     return {row, row + all, row + 2 * all, row + 3 * all, row + 4 * all};
   }
 
@@ -88,7 +88,7 @@ class BackQueries {
 
  private:
   const E* at(int64_t offset, int64_t head, int64_t i, int64_t width) const {
-    return arena_->at<E>(offset) + (head * sizes_.queries + i) * width;
+    return arena_->at<E>(offset) + (head % sizes_.at_once * sizes_.queries + i) * width;
   }
   float dot(const S* a, const S* b) const {
     VF sum{};

@@ -25,33 +25,48 @@ class Backward {
   void run() {
     Arena arena;
     queries_.reserve(arena);
-    const int64_t room_at = arena.reserve<char>(Room::size(sizes_), threads_);
+    const int64_t waves = (sizes_.heads + sizes_.at_once - 1) / sizes_.at_once;
+    const int64_t room_at = arena.reserve<char>(Room::size(sizes_), threads_), queues_at = arena.reserve<Queues>(waves);
     arena.allocate();
-    Queue packing, visits, blocks, results;
-    const int64_t per_head = sizes_.queries / kRows, tasks = call_.batch * call_.key_heads;
+    Queues* queues = arena.at<Queues>(queues_at);
+    for (int64_t w = 0; w < waves; ++w) queues[w] = Queues();
     parallel(threads_, [&](const Team& team) {
-      int64_t task;
       const Room room(arena.at<char>(room_at, Room::size(sizes_), team.rank), sizes_);
-      while (packing.next(sizes_.heads * per_head, task)) queries_.pack(task / per_head, task % per_head * kRows);
-      team.barrier();
-      if (weigher_.visits_twice()) {
-        while (visits.next(tasks, task)) visit(room, task, 0, 1, true);
-        team.barrier();
+      for (int64_t w = 0; w < waves; ++w) {
+        const int64_t first = w * sizes_.at_once, left = sizes_.heads - first;
+        wave(team, room, first, left < sizes_.at_once ? left : sizes_.at_once, queues[w]);
       }
-      const int64_t in_row = sizes_.in_order ? tasks : 1;
-      while (blocks.next(sizes_.segments * tasks / in_row, task)) {
-        for (int64_t k = 0; k < in_row; ++k) {
-          const int64_t all = task * in_row + k;  // heads of a segment lie side by side
-          visit(room, all % tasks, all / tasks, sizes_.segments, false);
-        }
-      }
-      team.barrier();
-      while (results.next(sizes_.heads * per_head, task)) queries_.write(task / per_head, task % per_head * kRows);
     });
-    if (call_.d_sinks) sum_sinks();
   }
 
  private:
+  struct Queues {
+    Queue packing, sums, visits, results;
+  };
+
+  // `count` query heads from `first` on: pack them, visit their tiles, write their gradients.
+  void wave(const Team& team, const Room& room, int64_t first, int64_t count, Queues& queues) const {
+    const int64_t per_head = sizes_.queries / kRows, groups = call_.query_heads / call_.key_heads;
+    const int64_t key_heads = count / groups, in_row = sizes_.in_order ? key_heads : 1;
+    int64_t task;
+    while (queues.packing.next(count * per_head, task)) queries_.pack(first + task / per_head, task % per_head * kRows);
+    team.barrier();
+    if (weigher_.visits_twice()) {
+      while (queues.sums.next(key_heads, task)) visit(room, first / groups + task, 0, 1, true);
+      team.barrier();
+    }
+    while (queues.visits.next(sizes_.segments * key_heads / in_row, task)) {
+      for (int64_t k = task * in_row; k < (task + 1) * in_row; ++k)  // heads of a segment lie side by side
+        visit(room, first / groups + k % key_heads, k / key_heads, sizes_.segments, false);
+    }
+    team.barrier();
+    while (queues.results.next(count * per_head, task)) {
+      queries_.write(first + task / per_head, task % per_head * kRows);
+      if (call_.d_sinks && task % per_head == 0) sum_sinks(first + task / per_head);
+    }
+    team.barrier();
+  }
+
   // The blocks segment, segment + segments, ... of a key head, which balances causal work. `sums_only`: the first of two visits.
   void visit(const Room& room, int64_t key_head, int64_t segment, int64_t segments, bool sums_only) const {
     const int64_t groups = call_.query_heads / call_.key_heads;
@@ -149,13 +164,11 @@ class Backward {
       for (int64_t d = 0; d < dim; d += kLane) store_some(out + k * to.token + d, dim - d, load(from + d) * factor);
   }
 
-  void sum_sinks() const {
-    for (int64_t head = 0; head < sizes_.heads; ++head) {
-      const float sink = sink_of(call_, weigher_.scaling, head % call_.query_heads);
-      double sum = 0;
-      for (int64_t i = 0; i < call_.queries; ++i) sum += weigher_.sink_gradient(sink, queries_.rows(head, i));
-      call_.d_sinks[head] = static_cast<float>(sum / call_.temperature);
-    }
+  void sum_sinks(int64_t head) const {
+    const float sink = sink_of(call_, weigher_.scaling, head % call_.query_heads);
+    double sum = 0;
+    for (int64_t i = 0; i < call_.queries; ++i) sum += weigher_.sink_gradient(sink, queries_.rows(head, i));
+    call_.d_sinks[head] = static_cast<float>(sum / call_.temperature);
   }
 
   const AttentionCall& call_;

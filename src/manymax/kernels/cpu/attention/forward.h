@@ -25,22 +25,22 @@ class Forward {
   }
 
   void run() {
-    const int64_t heads = call_.batch * call_.key_heads;
-    keys_at_ = arena_.reserve<E>(heads * layout_.panels_size);
-    values_at_ = arena_.reserve<E>(heads * layout_.tokens_size);
+    const int64_t key_heads = call_.batch * call_.key_heads;
+    at_once_ = heads_at_once(key_heads, (layout_.panels_size + layout_.tokens_size) * sizeof(E), threads_);
+    const int64_t waves = (key_heads + at_once_ - 1) / at_once_;
+    keys_at_ = arena_.reserve<E>(at_once_ * layout_.panels_size);
+    values_at_ = arena_.reserve<E>(at_once_ * layout_.tokens_size);
     room_at_ = arena_.reserve<char>(room_size(), threads_);
+    const int64_t queues_at = arena_.reserve<Queue>(2 * waves);
     arena_.allocate();
-    Queue packing, blocks;
-    const int64_t pieces = heads * (layout_.keys / kPanel);
-    const int64_t per_head = (call_.queries + rows_ - 1) / rows_;
+    Queue* queues = arena_.at<Queue>(queues_at);
+    for (int64_t w = 0; w < 2 * waves; ++w) queues[w] = Queue();
     parallel(threads_, [&](const Team& team) {
-      int64_t task;
-      while (packing.next(pieces, task)) pack_piece<S>(call_, layout_, task, keys(0), values(0));
-      team.barrier();
       Room room = room_of(team.rank);
-      // Last blocks first: with causality they see most keys, and the shortest tasks fill up the end.
-      while (blocks.next(call_.batch * call_.query_heads * per_head, task))
-        block(room, task / per_head, (per_head - 1 - task % per_head) * rows_);
+      for (int64_t w = 0; w < waves; ++w) {
+        const int64_t left = key_heads - w * at_once_, count = left < at_once_ ? left : at_once_;
+        wave(team, room, w * at_once_, count, queues[2 * w], queues[2 * w + 1]);
+      }
     });
   }
 
@@ -66,8 +66,25 @@ class Forward {
     return room;
   }
 
-  E* keys(int64_t head) const { return arena_.at<E>(keys_at_) + head * layout_.panels_size; }
-  E* values(int64_t head) const { return arena_.at<E>(values_at_) + head * layout_.tokens_size; }
+  E* keys(int64_t head) const { return arena_.at<E>(keys_at_) + head % at_once_ * layout_.panels_size; }
+  E* values(int64_t head) const { return arena_.at<E>(values_at_) + head % at_once_ * layout_.tokens_size; }
+
+  // Pack `count` key heads from `first` on, then take the blocks of their queries.
+  void wave(const Team& team, Room& room, int64_t first, int64_t count, Queue& packing, Queue& blocks) const {
+    const int64_t panels = layout_.keys / kPanel, groups = call_.query_heads / call_.key_heads;
+    const int64_t per_head = (call_.queries + rows_ - 1) / rows_;
+    int64_t task;
+    while (packing.next(count * panels, task)) {
+      const int64_t head = first + task / panels;
+      pack_panel<S>(call_, layout_, head, task % panels * kPanel, keys(head), values(head));
+    }
+    team.barrier();
+    // Last blocks first: with causality they see most keys, and the shortest tasks fill up the end.
+    const int64_t heads = count * groups;
+    while (blocks.next(heads * per_head, task))
+      block(room, first * groups + task % heads, (per_head - 1 - task / heads) * rows_);
+    team.barrier();
+  }
 
   void block(Room& room, int64_t head, int64_t i) const {
     const int64_t b = head / call_.query_heads, h = head % call_.query_heads;
@@ -156,6 +173,7 @@ class Forward {
   const int threads_;
   int64_t rows_ = kRows, columns_ = kColumns<E>;  // of a tile
   Arena arena_;
+  int64_t at_once_ = 0;  // key heads of a wave
   int64_t keys_at_ = 0, values_at_ = 0, room_at_ = 0;
 };
 

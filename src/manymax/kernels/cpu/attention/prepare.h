@@ -26,27 +26,68 @@ MM_INLINE bool needs_preparing(const AttentionCall& call, const Scaling& scaling
   return sight != Sight::all || scaling.cap != 0 || call.additions[0].data;
 }
 
-// Prepare products in place, rows of `ld`; `slopes`, if given, gets the cap's derivative, 1 - tanh^2.
+// Scale a row, and cap it; `slopes`, if given, gets the cap's derivative, 1 - tanh^2.
+MM_INLINE void scale_row(const Scaling& scaling, float factor, int64_t n, float* row, float* slopes) {
+  const VF by = splat(factor), cap = splat(scaling.cap);
+  for (int64_t c = 0; c < n; c += kLane) {
+    VF x = load(row + c) * by;
+    if (scaling.cap != 0) {
+      const VF t = tanh(x);
+      x = t * cap;
+      if (slopes) store(slopes + c, 1.0f - t * t);
+    }
+    store(row + c, x);
+  }
+}
+
+// Add a row of an addition, S in memory; -inf hides, whatever the score. The next tile's part of the row is fetched meanwhile: rows
+// lie far apart, which the machine does not foresee.
+template <class S>
+MM_INLINE void add_row(const S* p, int64_t step, float unit, int64_t n, float* row) {
+  const VF by = splat(unit), hidden = splat(-kInfinity<float>);
+  for (int64_t c = 0; c < n; c += kLane) {
+    __builtin_prefetch(p + (c + n) * step);
+    const VF a = read_as(p + c * step, step, n - c);
+    store(row + c, a == hidden ? hidden : fma(a, by, load(row + c)));
+  }
+}
+
+MM_INLINE void add_row(const Block& at, const OnScores& x, int64_t r, float unit, int64_t n, float* row) {
+  const int64_t i = at.i + r;
+  if (x.dtype == DType::f32) return add_row(entry<float>(x, at, i, at.j), x.key, unit, n, row);
+  if (x.dtype == DType::bf16) return add_row(entry<BF16>(x, at, i, at.j), x.key, unit, n, row);
+  return add_row(entry<F16>(x, at, i, at.j), x.key, unit, n, row);
+}
+
+// Put -inf where query at.i + r does not see.
+MM_INLINE void hide_row(const Block& at, int64_t r, int64_t n, float* row) {
+  const AttentionCall& call = *at.call;
+  const VF hidden = splat(-kInfinity<float>);
+  if (call.mask.data) {
+    const uint8_t* mask = entry<uint8_t>(call.mask, at, at.i + r, at.j);
+    for (int64_t c = 0; c < n; c += kLane) {
+      __builtin_prefetch(mask + (c + n) * call.mask.key);
+      store(row + c, read_mask(mask + c * call.mask.key, call.mask.key, n - c) ? load(row + c) : hidden);
+    }
+  }
+  const Range band = band_of(call, at.i + r, at.j, at.columns);
+  for (int64_t c = 0; c < band.first; c += kLane)
+    store(row + c, first_lanes<float>(band.first - c) ? hidden : load(row + c));
+  for (int64_t c = band.last / kLane * kLane; c < at.columns; c += kLane)
+    store(row + c, first_lanes<float>(band.last - c) ? load(row + c) : hidden);
+}
+
+// Prepare products in place, rows of `ld`.
 static inline void prepare(const Block& at, const Scaling& scaling, Sight sight, float factor, float* scores, int64_t ld,
                            float* slopes) {
   const AttentionCall& call = *at.call;
-  const VF by = splat(factor), cap = splat(scaling.cap), unit = splat(scaling.addition), hidden = splat(-kInfinity<float>);
+  const int64_t left = call.keys - at.j, n = at.columns < left ? at.columns : left;
   for (int64_t r = 0; r < at.rows; ++r) {
-    for (int64_t c = 0; c < at.columns; c += kLane) {
-      const int64_t n = call.keys - at.j - c;
-      float* p = scores + r * ld + c;
-      VF x = load(p) * by;
-      if (scaling.cap != 0) {
-        const VF t = tanh(x);
-        x = t * cap;
-        if (slopes) store(slopes + r * ld + c, 1.0f - t * t);
-      }
-      if (n > 0)
-        for (const OnScores& addition : call.additions)
-          if (addition.data) x = fma(read_addition(addition, at, at.i + r, at.j + c, n), unit, x);
-      if (sight != Sight::all) x = n > 0 ? (seen_from(at, at.i + r, at.j + c, n) ? x : hidden) : hidden;
-      store(p, x);
-    }
+    float* row = scores + r * ld;
+    if (factor != 1 || scaling.cap != 0) scale_row(scaling, factor, at.columns, row, slopes ? slopes + r * ld : nullptr);
+    for (const OnScores& x : call.additions)
+      if (x.data) add_row(at, x, r, scaling.addition, n, row);
+    if (sight != Sight::all) hide_row(at, r, n, row);
   }
 }
 

@@ -76,51 +76,68 @@ MM_INLINE bool any(Mask<float> m) {
 #endif
 }
 
-// Whether all, some or none of a block's entries are set, where `read(i, j, n)` gives n entries of a row.
-template <class Read>
-static Sight scan(const Block& at, const OnScores& x, const Read& read) {
-  const int64_t rows = x.query == 0 ? 1 : at.rows;
-  const int64_t left = at.call->keys - at.j, columns = x.key == 0 ? 1 : at.columns < left ? at.columns : left;
-  bool seen = false, hidden = false;
+// The part of a row's n columns that the band shows query i, from key j on.
+MM_INLINE Range band_of(const AttentionCall& call, int64_t i, int64_t j, int64_t n) {
+  const int64_t left = call.keys - j, end = n < left ? n : left;
+  const int64_t first = between(i + call.low - j, 0, end);
+  return {first, between(i + call.high + 1 - j, first, end)};
+}
+
+// Whether a mask shows all, some or none of a block.
+static inline Sight look_at_mask(const Block& at, const OnScores& mask) {
+  const int64_t left = at.call->keys - at.j;
+  const int64_t rows = mask.query ? at.rows : 1, columns = mask.key == 0 ? 1 : at.columns < left ? at.columns : left;
+  typedef uint8_t Bytes __attribute__((vector_size(kVectorBytes)));
+  uint8_t any_set = 0, all_set = 1;
   for (int64_t r = 0; r < rows; ++r) {
+    const uint8_t* p = entry<uint8_t>(mask, at, at.i + r, at.j);
+    Bytes either{}, both = ~either;
+    int64_t c = 0;
+    for (; c + kVectorBytes <= columns; c += kVectorBytes) {
+      Bytes x;
+      __builtin_memcpy(&x, p + c, sizeof x);
+      either |= x, both &= x;
+    }
+    for (; c < columns; ++c) any_set |= p[c], all_set &= p[c];
+    if (columns >= kVectorBytes)
+      for (int k = 0; k < kVectorBytes; ++k) any_set |= either[k], all_set &= both[k];
+    if (any_set && !all_set) return Sight::some;
+  }
+  return any_set ? Sight::all : Sight::none;
+}
+
+// Whether an addition leaves some of a block in sight: nearly always its first entry does.
+static inline bool shows(const Block& at, const OnScores& x) {
+  const int64_t left = at.call->keys - at.j;
+  const int64_t rows = x.query ? at.rows : 1, columns = x.key == 0 ? 1 : at.columns < left ? at.columns : left;
+  for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < columns; c += kLane) {
       const int64_t n = columns - c;
       const Mask<float> inside = n >= kLane ? ~Mask<float>{} : first_lanes<float>(n);
-      const Mask<float> set = read(at.i + r, at.j + c, n);
-      seen = seen || any(set & inside);
-      hidden = hidden || any(~set & inside);
-      if (seen && hidden) return Sight::some;
+      if (any((read_addition(x, at, at.i + r, at.j + c, n) != -kInfinity<float>) & inside)) return true;
     }
-  }
-  return seen ? Sight::all : Sight::none;
+  return false;
 }
 
-MM_INLINE Sight worse(Sight a, Sight b) { return a < b ? a : b; }
-
+// What band, mask and additions leave of a block. Sight::all: nothing is hidden but where additions are -inf.
 static inline Sight look(const Block& at) {
   const AttentionCall& call = *at.call;
   const int64_t last_row = at.i + at.rows - 1, last_column = at.j + at.columns - 1;
   if (at.j - last_row > call.high || last_column - at.i < call.low) return Sight::none;
   const bool inside = last_column - at.i <= call.high && at.j - last_row >= call.low && last_column < call.keys;
-  Sight sight = inside ? Sight::all : Sight::some;
-  if (call.mask.data)
-    sight = worse(sight, scan(at, call.mask, [&](int64_t i, int64_t j, int64_t n) {
-                    return read_mask(entry<uint8_t>(call.mask, at, i, j), call.mask.key, n);
-                  }));
-  for (const OnScores& x : call.additions) {
-    if (!x.data || sight == Sight::none) continue;
-    sight = worse(sight, scan(at, x, [&](int64_t i, int64_t j, int64_t n) {
-                    return read_addition(x, at, i, j, n) != -kInfinity<float>;
-                  }));
-  }
-  return sight;
+  for (const OnScores& x : call.additions)
+    if (x.data && !shows(at, x)) return Sight::none;
+  const Sight band = inside ? Sight::all : Sight::some;
+  if (!call.mask.data) return band;
+  const Sight mask = look_at_mask(at, call.mask);
+  return mask < band ? mask : band;
 }
 
 // Which of n entries from (i, j) on are seen.
 MM_INLINE Mask<float> seen_from(const Block& at, int64_t i, int64_t j, int64_t n) {
   const AttentionCall& call = *at.call;
-  const int64_t first = between(i + call.low - j, 0, kLane), last = between(i + call.high + 1 - j, 0, n < kLane ? n : kLane);
-  Mask<float> seen = first_lanes<float>(last) & ~first_lanes<float>(first);
+  const Range band = band_of(call, i, j, n < kLane ? n : kLane);
+  Mask<float> seen = first_lanes<float>(band.last) & ~first_lanes<float>(band.first);
   if (call.mask.data) seen &= read_mask(entry<uint8_t>(call.mask, at, i, j), call.mask.key, n);
   for (const OnScores& x : call.additions)
     if (x.data) seen &= read_addition(x, at, i, j, n) != -kInfinity<float>;
