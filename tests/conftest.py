@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+from manymax.kernels.native import native
+
 
 def pytest_configure():
     # `make test` runs two workers; two threads each on two cores would wait for each other.
@@ -14,3 +16,9 @@ def pytest_configure():
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def served():
+    """Return what "auto" takes: the native kernels, or where they are not built what the test names."""
+    return lambda otherwise: otherwise if native() is None else "cpu"

@@ -159,7 +159,7 @@ def test_more_than_a_tenth_of_nan_steps_ends_a_training(subject, monkeypatch, ba
     assert (40 in record.quality) is (done == 40)
 
 
-def test_a_training_writes_what_the_report_reads():
+def test_a_training_writes_what_the_report_reads(served):
     told = []
     result = perform(order(steps=8), make(), told.append)
     metrics, curves = result["metrics"], result["curves"]
@@ -173,7 +173,7 @@ def test_a_training_writes_what_the_report_reads():
     assert metrics["largest_score"] > 0
     assert 0 < metrics["entropy"] < math.log(32)
     assert 0 < metrics["first_token_share"] < 1
-    assert metrics["backend"] == "reference"
+    assert metrics["backend"] == served("reference")
     assert curves["train"]["step"] == list(range(1, 9))
     assert len(curves["train"]["loss"]) == len(curves["grad_norm"]["value"]) == 8
     assert curves["quality"]["step"] == evaluation_steps(8)
