@@ -76,6 +76,9 @@ static void unstage(void* data, int64_t step, double temperature, int64_t first,
   }
 }
 
+// Kernels' members: compiled once for a compute type, not once for every place that calls them.
+#define MM_OUTLINE __attribute__((noinline))
+
 // A row to read in chunks of at most kChunk entries.
 template <class C>
 struct Reader {
@@ -100,7 +103,8 @@ struct Writer {
   double temperature = 1;
   void (*copy)(void*, int64_t, double, int64_t, int64_t, const C*) = nullptr;
   C* buffer = nullptr;
-  C* scratch = nullptr;
+  C* room = nullptr;     // a place for as many entries as the kernel's room(n) says
+  bool streams = false;  // past the caches
 
   C* begin(int64_t first) const { return direct ? direct + first : buffer; }
   void end(int64_t first, int64_t n) const {
