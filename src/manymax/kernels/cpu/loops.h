@@ -10,13 +10,13 @@ namespace manymax::MANYMAX_ISA {
 
 inline constexpr int kUnroll = 4;
 
-// Two vectors' worth of what lies one chunk ahead, for the first visit of memory: so the processor fetches across pages,
-// which its own prefetchers do not. A prefetch past the end of the tensor touches nothing.
+// Fetch what lies a page ahead of this vector, on the first visit of memory: the processor's own prefetchers stop at the end
+// of a page. Further ahead, two operands with rows of 4 KB crowd each other out of the first-level cache. A prefetch past
+// the end of a tensor touches nothing.
+inline constexpr int64_t kAheadBytes = 4096;
 template <class C>
 MM_INLINE void prefetch_ahead(const C* x) {
-  constexpr int kAhead = static_cast<int>(kChunk * sizeof(C));
-  for (int line = 0; line < 2 * kVectorBytes; line += 64)
-    __builtin_prefetch(reinterpret_cast<const char*>(x) + kAhead + line);
+  __builtin_prefetch(reinterpret_cast<const char*>(x) + kAheadBytes);
 }
 
 // How much of a vector a loop's body covers: all of it, or the first n < kLanes entries at the end of a row.
@@ -92,9 +92,7 @@ MM_INLINE C sum_over(const C* x, int64_t n, C fill, const Body& body) {
     a[u] += body(v);
     return v;
   };
-  vectors<C>(n, get, work, [&](int64_t i, auto, Vec<C>) {
-    if (i % (2 * kLanes<C>) == 0) prefetch_ahead(x + i);
-  });
+  vectors<C>(n, get, work, [&](int64_t i, auto, Vec<C>) { prefetch_ahead(x + i); });
   return sum_of<C>(a);
 }
 
@@ -107,9 +105,7 @@ MM_INLINE C sum_over(const C* x, const C* g, int64_t n, C fill, const Body& body
     a[u] += body(v.x, v.g);
     return v.x;
   };
-  vectors<C>(n, get, work, [&](int64_t i, auto, Vec<C>) {
-    if (i % (2 * kLanes<C>) == 0) prefetch_ahead(x + i), prefetch_ahead(g + i);
-  });
+  vectors<C>(n, get, work, [&](int64_t i, auto, Vec<C>) { prefetch_ahead(x + i), prefetch_ahead(g + i); });
   return sum_of<C>(a);
 }
 
@@ -135,7 +131,7 @@ MM_INLINE C map_sum_max(const C* x, C* y, int64_t n, C& largest, const Body& bod
     return w;
   };
   vectors<C>(n, get, work, [&](int64_t i, auto span, Vec<C> w) {
-    if (i % (2 * kLanes<C>) == 0) prefetch_ahead(x + i);
+    prefetch_ahead(x + i);
     if (y) store(y + i, span, w);
   });
   largest = max_of<C>(m);

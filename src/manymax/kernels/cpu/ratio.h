@@ -17,7 +17,7 @@ namespace manymax::MANYMAX_ISA {
 // Rows up to here keep their numerators: half of a second-level cache of 1 MB, in which the room alone needs a place.
 inline constexpr int64_t kRoomBytes = 1 << 19;
 // The first look, for a shift to begin with.
-inline constexpr int64_t kGlance = 256;
+inline constexpr int64_t kGlance = 64;
 
 template <class C>
 struct Total {
@@ -58,7 +58,8 @@ MM_INLINE void add_chunk(const Map& map, const C* x, int64_t count, Total<C>& to
     const C sum = map_sum_max(x, static_cast<C*>(nullptr), count, top, [&](Vec<C> v) { return map.numerator(v, at); });
     if (holds(map, total.shift, top)) {
       total.sum += sum;
-      total = raise(map, total, top);
+      // By how much the shift may stay below the maximum: log(sum) + shift loses no more digits than for e times the terms.
+      if (top > total.shift + 1) total = raise(map, total, top);
       return;
     }
   }
@@ -100,13 +101,6 @@ template <class Map, class C>
 MM_INLINE Vec<C> sums_of(const Map& map, const Block<C>& b, const PerRow<C>& at) {
   return sum_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) { return map.numerator(v, at[r]); });
 }
-// The same, and the numerators into the block's room.
-template <class Map, class C>
-MM_INLINE Vec<C> store_numerators(const Map& map, const Block<C>& b, const PerRow<C>& at) {
-  return sum_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) { return map.numerator(v, at[r]); },
-                  [](const Row<C>& row, int64_t i, Vec<C> w) { store(row.room + i, w); });
-}
-
 template <class C, template <class> class MapOf>
 struct RatioForward {
   using Map = MapOf<C>;
@@ -148,9 +142,29 @@ struct RatioForward {
     return true;
   }
 
+  // With headroom a row's first entry serves as its shift: finding the maximum costs a third of a row of 16.
   MM_OUTLINE void block(const Block<C> b) const {
+    if constexpr (Map::kHeadroom > 0) {
+      const PerRow<C> first = per_row_of<C>([&](int r) { return map.usable(b.row(r).x[0]); });
+      Vec<C> top = splat(-kInfinity<C>);
+      const Vec<C> sums = store_numerators(b, first, [&](Vec<C> v, int r) { top = max(v - first[r], top); });
+      if (reduce_max(top) <= Map::kHeadroom && !has_nan(sums)) return divide(b, first, sums);
+    }
     const PerRow<C> at = shifts_of(map, b);
-    const Vec<C> sums = MANYMAX_ISA::store_numerators(map, b, at);
+    divide(b, at, store_numerators(b, at, [](Vec<C>, int) {}));
+  }
+
+  template <class See>
+  MM_MEMBER Vec<C> store_numerators(const Block<C>& b, const PerRow<C>& at, const See& see) const {
+    return sum_rows(b, Scores<C>{-kInfinity<C>},
+                    [&](Vec<C> v, int r) {
+                      see(v, r);
+                      return map.numerator(v, at[r]);
+                    },
+                    [](const Row<C>& row, int64_t i, Vec<C> w) { store(row.room + i, w); });
+  }
+
+  MM_MEMBER void divide(const Block<C>& b, const PerRow<C>& at, Vec<C> sums) const {
     const Vec<C> factors = inverses<C>(denominators(map, at, sums));
     const PerRow<C> by = per_row<C>(factors);
     if (has_nan(factors)) {

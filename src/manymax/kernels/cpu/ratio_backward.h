@@ -28,9 +28,8 @@ struct ExpBackward {
     write_entries(y, 0, n, in, g, [&](Vec<C> v, Vec<C> u) { return product(v, u - mean); });
   }
   MM_OUTLINE void block(const Block<C> b) const {
-    const ScoresAndGrads<C> get{C{0}};
-    const PerRow<C> mean = per_row<C>(sum_rows(b, get, [](Two<C> in, int) { return product(in.x, in.g); }));
-    write_rows(b, get, [&](Two<C> in, int r) { return product(in.x, in.g - mean[r]); });
+    const PerRow<C> mean = per_row<C>(sum_products(b, C{0}, product));
+    write_rows(b, ScoresAndGrads<C>{C{0}}, [&](Two<C> in, int r) { return product(in.x, in.g - mean[r]); });
   }
   MM_OUTLINE Part partial(const Reader<C>& w, const Reader<C>& grad, int64_t first, int64_t last) const {
     C dot = 0;
@@ -75,7 +74,8 @@ struct RatioBackward {
 
   MM_OUTLINE void block(const Block<C> b) const {
     const PerRow<C> at = shifts_of(map, b);
-    const Vec<C> sums = store_numerators(map, b, at);
+    const Vec<C> sums = sum_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) { return map.numerator(v, at[r]); },
+                                 [](const Row<C>& row, int64_t i, Vec<C> w) { store(row.room + i, w); });
     const auto weighed = [](const Row<C>& row, int64_t i, auto span) {
       return Two<C>{load(row.room + i), load(row.grad + i, span, C{0})};
     };

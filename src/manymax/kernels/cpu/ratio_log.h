@@ -65,9 +65,8 @@ struct LogBackward : RatioBackward<C, MapOf> {
   MM_OUTLINE void block(const Block<C> b) const {
     const PerRow<C> at = shifts_of(map, b);
     const Vec<C> factors = inverses<C>(denominators(map, at, sums_of(map, b, at)));
-    const ScoresAndGrads<C> get{-kInfinity<C>};
-    const PerRow<C> by = per_row<C>(factors * sum_rows(b, get, [](Two<C> in, int) { return visible(in.x, in.g); }));
-    write_rows(b, get, [&](Two<C> in, int r) { return gradient(in.x, in.g, at[r], by[r]); });
+    const PerRow<C> by = per_row<C>(factors * sum_products(b, -kInfinity<C>, visible));
+    write_rows(b, ScoresAndGrads<C>{-kInfinity<C>}, [&](Two<C> in, int r) { return gradient(in.x, in.g, at[r], by[r]); });
   }
   // `dot` is the plain sum of the gradient: it does not depend on the shift.
   MM_OUTLINE Part partial(const Reader<C>& x, const Reader<C>& grad, int64_t first, int64_t last) const {
@@ -117,9 +116,8 @@ struct LogExpBackward {
     write(partial(logs, grad, 0, n), logs, grad, y, 0, n, n);
   }
   MM_OUTLINE void block(const Block<C> b) const {
-    const ScoresAndGrads<C> get{-kInfinity<C>};
-    const PerRow<C> sum = per_row<C>(sum_rows(b, get, [](Two<C> in, int) { return visible(in.x, in.g); }));
-    write_rows(b, get, [&](Two<C> in, int r) { return gradient(in.x, in.g, sum[r]); });
+    const PerRow<C> sum = per_row<C>(sum_products(b, -kInfinity<C>, visible));
+    write_rows(b, ScoresAndGrads<C>{-kInfinity<C>}, [&](Two<C> in, int r) { return gradient(in.x, in.g, sum[r]); });
   }
   MM_OUTLINE Part partial(const Reader<C>& logs, const Reader<C>& grad, int64_t first, int64_t last) const {
     C sum = 0;

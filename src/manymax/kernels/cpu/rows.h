@@ -124,6 +124,11 @@ struct Rows {
     return b;
   }
 
+  // Whether the next whole block lies behind this one, all of it where it is used.
+  bool steady(const Block<C>& b) const {
+    return call->dims == 1 && b.x != buffers && b.grad != buffers + kChunk && b.y != buffers + 2 * kChunk;
+  }
+
   // Carry the block's results to where they belong.
   void finish(const Block<C>& b, int64_t r, int count, int64_t width) const {
     const Writer<C> out = y(r);

@@ -46,7 +46,8 @@ struct Pointwise {
       const Vec<C> visible = sum_rows(b, Scores<C>{-kInfinity<C>}, [](Vec<C> v, int) {
         return v == -kInfinity<C> ? Vec<C>{} : splat(C{1});
       });
-      at = per_row_of<C>([&](int r) { return map.at(visible[r] > 0 ? visible[r] : C{1}); });
+      const C n = static_cast<C>(b.n), most = map.at(n);  // a logarithm, for sigmoid: once where all rows show everything
+      at = per_row_of<C>([&](int r) { return visible[r] == n ? most : map.at(visible[r] > 0 ? visible[r] : C{1}); });
     }
     if constexpr (kBackward) {
       write_rows(b, ScoresAndGrads<C>{-kInfinity<C>},

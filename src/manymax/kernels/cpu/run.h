@@ -27,6 +27,20 @@ static void split_rows(const RowsCall& call, const Team& team, const Kernel& ker
 }
 
 template <class Kernel, class S>
+static void some_rows(const RowsCall& call, const Kernel& kernel, const Rows<S>& rows, int64_t first, int64_t last) {
+  for (int64_t r = first; r < last; ++r)
+    kernel.row(rows.x(r, Kernel::kReadsScores), rows.grad(r), rows.y(r), call.n);
+}
+
+// A reduction of scores that are used where they are needs no buffers: 16 rows of 256 still fit into the first-level cache.
+template <class Kernel, class S>
+static int64_t longest_in_block(const RowsCall& call) {
+  using C = Compute<S>;
+  const bool direct = Rows<S>::kSame && call.dims == 1 && call.x.step == 1 && !call.mask.data && call.temperature == 1;
+  return Kernel::kReduces && direct ? 2 * kLongestInBlock<C> : kLongestInBlock<C>;
+}
+
+template <class Kernel, class S>
 static void block_rows(const RowsCall& call, const Team& team, const Kernel& kernel, const Rows<S>& rows) {
   constexpr int L = kLanes<Compute<S>>;
   const int64_t width = Kernel::kReduces ? 1 : call.n;
@@ -34,18 +48,16 @@ static void block_rows(const RowsCall& call, const Team& team, const Kernel& ker
   team.share(call.rows, L, first, last);
   for (int64_t r = first; r < last; r += L) {
     const int count = last - r < L ? static_cast<int>(last - r) : L;
-    const auto block = rows.block(r, count, Kernel::kReadsScores, width);
+    if (count < L && call.n > kLongestInBlock<Compute<S>>) return some_rows(call, kernel, rows, r, last);
+    auto block = rows.block(r, count, Kernel::kReadsScores, width);
     kernel.block(block);
     rows.finish(block, r, count, width);
+    // Finding out where a block lies took a third of the time of rows of 16.
+    for (const bool steady = rows.steady(block); steady && r + 2 * L <= last; r += L) {
+      block.x += L * block.x_pitch, block.grad += L * block.grad_pitch, block.y += L * block.y_pitch;
+      kernel.block(block);
+    }
   }
-}
-
-template <class Kernel, class S>
-static void each_row(const RowsCall& call, const Team& team, const Kernel& kernel, const Rows<S>& rows) {
-  int64_t first, last;
-  team.share(call.rows, 1, first, last);
-  for (int64_t r = first; r < last; ++r)
-    kernel.row(rows.x(r, Kernel::kReadsScores), rows.grad(r), rows.y(r), call.n);
 }
 
 // Memory for each thread, backed lazily: a kernel that keeps few candidates of a long row touches few pages.
@@ -72,7 +84,7 @@ static void run_as(const RowsCall& call) {
   int threads = threads_for(call.rows * call.n, call.threads);
   if (threads > kMaxThreads) threads = kMaxThreads;
   constexpr bool kBlocks = Kernel::kBlocks && sizeof(C) == 4;  // float64 is rare: not worth its share of the build
-  const bool columns = has_columns(call), blocks = kBlocks && call.n <= kLongestInBlock<C>;
+  const bool columns = has_columns(call), blocks = kBlocks && call.n <= longest_in_block<Kernel, S>(call);
   const PerThread<C> room(threads, blocks && !columns ? 0 : Kernel::room(call.n));
   const PerThread<S> transposed(threads, columns ? 3 * kColumns * pitch_of(call.n) : 0);
   const bool split = Kernel::kSplits && call.n >= kSplitRow && call.rows < 8 * threads && threads > 1;
@@ -88,7 +100,9 @@ static void run_as(const RowsCall& call) {
     } else if (blocks) {
       if constexpr (kBlocks) block_rows(call, team, kernel, rows);
     } else {
-      each_row(call, team, kernel, rows);
+      int64_t first, last;
+      team.share(call.rows, 1, first, last);
+      some_rows(call, kernel, rows, first, last);
     }
     if (streams) finish_streams();
   });

@@ -28,11 +28,27 @@ MM_INLINE Vec<Compute<S>> gather(const S* p, int64_t step, int64_t n) {
   return load_as(whole);
 }
 
+// A byte for each lane.
+template <class C>
+struct BytesOf;
+template <>
+struct BytesOf<float> {
+  typedef uint8_t type __attribute__((vector_size(kLanes<float>)));
+};
+template <>
+struct BytesOf<double> {
+  typedef uint8_t type __attribute__((vector_size(kLanes<double>)));
+};
+
 template <class C>
 MM_INLINE Mask<C> gather_mask(const uint8_t* p, int64_t step, int64_t n) {
-  Bits<C> lanes[kLanes<C>] = {};
-  for (int64_t i = 0; i < n && i < kLanes<C>; ++i) lanes[i] = p[i * step] ? -1 : 0;
-  return load(lanes);
+  typename BytesOf<C>::type bytes{};
+  if (step == 1 && n >= kLanes<C>) {
+    __builtin_memcpy(&bytes, p, sizeof bytes);
+  } else {
+    for (int64_t i = 0; i < n && i < kLanes<C>; ++i) bytes[i] = p[i * step];
+  }
+  return __builtin_convertvector(bytes, Mask<C>) != 0;
 }
 
 // Copy entries [first, first + n) of a row to `out`, as the compute type, masked and divided by the temperature.
