@@ -111,10 +111,16 @@ def entmax15(x, visible):
 
 
 def weights(
-    name: str, x: Tensor, dim: int = -1, mask: Tensor | None = None, temperature: float = 1.0, **options
+    name: str,
+    x: Tensor,
+    dim: int = -1,
+    mask: Tensor | None = None,
+    temperature: float = 1.0,
+    work: torch.dtype = torch.float64,
+    **options,
 ) -> Tensor:
-    """Return the map's weights in float64, differentiable."""
-    x = x.to(torch.float64).movedim(dim, -1)
+    """Return the map's weights in float64 or another dtype to work in, differentiable."""
+    x = x.to(work).movedim(dim, -1)
     visible = x != -torch.inf
     if mask is not None:
         visible = visible & mask.expand(x.movedim(-1, dim).shape).movedim(dim, -1)

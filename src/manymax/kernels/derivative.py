@@ -14,6 +14,9 @@ def from_weights(name: str, out: Tensor, grad: Tensor, dim: int, temperature: fl
     """Return the gradient of the scores, given the kernel's result and its gradient."""
     dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
     w, g = out.to(dtype), grad.to(dtype)
+    if name == "log_softmax":
+        g = torch.where(w == -torch.inf, 0, g)
+        return ((g - torch.exp(w) * g.sum(dim, keepdim=True)) / temperature).to(out.dtype)
     slope = _slope(name, w)
     g = slope * torch.where(slope == 0, 0, g)
     mean = g.sum(dim, keepdim=True)

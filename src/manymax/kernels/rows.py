@@ -95,6 +95,29 @@ def pays(name: str, options: Mapping[str, Any], x: Tensor, dim: int = -1, mask: 
     )
 
 
+def writes_into(name: str, out: Tensor, x: Tensor, dim: int, mask: Tensor | None) -> bool:
+    """Return whether `weights` can take this `out`: nothing to resize, convert or differentiate."""
+    fits = out.dtype == x.dtype and out.device == x.device and list(out.shape) == ops.result_shape(name, x, dim)
+    if not fits or not ops.is_plain(out, None) or out.is_neg() or not _lies_apart(out):
+        return False
+    if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
+        return False
+    if out.data_ptr() == x.data_ptr() and out.stride() == x.stride():
+        return name not in ops.REDUCTIONS
+    memory = out.untyped_storage().data_ptr()
+    return all(memory != other.untyped_storage().data_ptr() for other in (x, mask) if other is not None)
+
+
+def _lies_apart(x: Tensor) -> bool:
+    """Return whether no two entries of x share memory, as far as strides tell."""
+    span = 1
+    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size > 1 and stride < span:
+            return False
+        span += (size - 1) * stride
+    return True
+
+
 def encode(name: str, options: Mapping[str, Any]) -> list[float]:
     """Return the temperature and the map's options as the numbers that its kernel reads."""
     values = [options.get(key, default) for key, default in OPTIONS[name].items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -172,18 +173,22 @@ def as_rows(rule: SomeRule, x: Tensor, dim: int, mask: Tensor | None) -> tuple[S
     return rule, scores, None if visible is None else visible.movedim(dim, -1)
 
 
-def apply(rule: Rule, x: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
+def apply(rule: Rule, x: Tensor, dim: int = -1, mask: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """Return the rule's weights of x along dim; entries that are not visible get `rule.hidden` and a zero gradient.
 
-    The CPU's row kernels serve the calls where `rows.pays` says so, `reference` all others.
+    The CPU's row kernels serve the calls where `rows.pays` says so, `reference` all others. Only kernels write into
+    `out` at once, where it fits; else the result is copied there.
     """
     rule = rule.simplest()
     name = rule.row_kernel
     if name is None or not rows.pays(name, rule.options(), x, dim, mask):
-        return reference(rule, x, dim, mask)
+        return write_out(reference(rule, x, dim, mask), out)
     if mask is not None:
         check_broadcast("mask", mask, x)
-    return rows.weights(name, rule.options(), x, dim, mask, reference=lambda x: reference(rule, x, dim, mask))
+    if out is not None and rows.writes_into(name, out, x, dim, mask):
+        return rows.weights(name, rule.options(), x, dim, mask, out=out)
+    plain = functools.partial(reference, rule, dim=dim, mask=mask)
+    return write_out(rows.weights(name, rule.options(), x, dim, mask, reference=plain), out)
 
 
 def reference(rule: Rule, x: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:

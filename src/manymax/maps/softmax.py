@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from manymax.kernels import rows
 from manymax.maps.ratio import Ratio, Statistic
-from manymax.maps.rule import apply, as_rows, hide, keep, write_out
+from manymax.maps.rule import apply, as_rows, check_broadcast, hide, keep, write_out
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def softmax(
         Bridle, 1990, Probabilistic Interpretation of Feedforward Classification Network Outputs, with Relationships to
         Statistical Pattern Recognition, Neurocomputing, NATO ASI Series F68.
     """
-    return write_out(apply(Softmax(temperature), x, dim, mask), out)
+    return apply(Softmax(temperature), x, dim, mask, out)
 
 
 def log_softmax(
@@ -137,7 +139,7 @@ def log_softmax(
         Bridle, 1990, Probabilistic Interpretation of Feedforward Classification Network Outputs, with Relationships to
         Statistical Pattern Recognition, Neurocomputing, NATO ASI Series F68.
     """
-    return write_out(apply(LogSoftmax(temperature), x, dim, mask), out)
+    return apply(LogSoftmax(temperature), x, dim, mask, out)
 
 
 def logsumexp(
@@ -179,14 +181,33 @@ def logsumexp(
         Blanchard, Higham and Higham, 2021, Accurately computing the log-sum-exp and softmax functions, IMA Journal of
         Numerical Analysis 41(4).
     """
-    rule, scores, visible = as_rows(Softmax(temperature), x, -1, mask)
-    dims = (dim,) if isinstance(dim, int) else dim or tuple(range(scores.dim()))
+    rule = Softmax(temperature)
+    dims = (dim,) if isinstance(dim, int) else dim or tuple(range(x.dim()))
+    if len(dims) != 1 or not rows.pays("logsumexp", rule.options(), x, dims[0], mask):
+        return write_out(_restore(_plain_logsumexp(rule, dims, mask, x), x, dims, keepdim), out)
+    if mask is not None:
+        check_broadcast("mask", mask, x)
+    if out is not None and not keepdim and rows.writes_into("logsumexp", out, x, dims[0], mask):
+        return rows.weights("logsumexp", rule.options(), x, dims[0], mask, out=out)
+    plain = functools.partial(_plain_logsumexp, rule, dims, mask)
+    total = rows.weights("logsumexp", rule.options(), x, dims[0], mask, reference=plain)
+    return write_out(_restore(total, x, dims, keepdim), out)
+
+
+def _plain_logsumexp(rule: Softmax, dims: tuple[int, ...], mask: Tensor | None, x: Tensor) -> Tensor:
+    """Return log-sum-exp over dims, which do not stay, in plain PyTorch."""
+    rule, scores, visible = as_rows(rule, x, -1, mask)
+    dims = dims or (0,)  # of a single number
     last = tuple(range(-len(dims), 0))
     scores = scores.movedim(dims, last).flatten(-len(dims))
     if visible is not None:
         visible = visible.movedim(dims, last).flatten(-len(dims))
-    total = rule.log_total(scores, visible).squeeze(-1).to(x.dtype)
+    return rule.log_total(scores, visible).squeeze(-1).to(x.dtype)
+
+
+def _restore(total: Tensor, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """Return the total with the dims that were summed over at size 1, if they are to stay."""
     if keepdim and x.dim() > 0:
         for kept in sorted(d % x.dim() for d in dims):
             total = total.unsqueeze(kept)
-    return write_out(total, out)
+    return total

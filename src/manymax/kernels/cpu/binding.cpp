@@ -93,6 +93,23 @@ void sort_dims(RowsCall& call) {
   }
 }
 
+// Join dims of the grid that lie as one in every operand: kernels find out where a row is with a division a dim.
+void join_dims(RowsCall& call) {
+  Operand* const operands[] = {&call.x, &call.grad, &call.mask, &call.y};
+  for (int d = call.dims - 2; d >= 0; --d) {
+    bool joint = true;
+    for (const Operand* operand : operands) joint &= operand->strides[d] == operand->strides[d + 1] * call.sizes[d + 1];
+    if (!joint) continue;
+    call.sizes[d] *= call.sizes[d + 1];
+    for (Operand* operand : operands) operand->strides[d] = operand->strides[d + 1];
+    --call.dims;
+    for (int k = d + 1; k < call.dims; ++k) {
+      call.sizes[k] = call.sizes[k + 1];
+      for (Operand* operand : operands) operand->strides[k] = operand->strides[k + 1];
+    }
+  }
+}
+
 void strided_rows(int map, uintptr_t x, nb::tuple x_strides, uintptr_t grad, nb::tuple grad_strides, uintptr_t mask,
                   nb::tuple mask_strides, uintptr_t y, nb::tuple y_strides, int dtype, nb::tuple sizes,
                   double temperature, nb::tuple options, int threads) {
@@ -107,6 +124,7 @@ void strided_rows(int map, uintptr_t x, nb::tuple x_strides, uintptr_t grad, nb:
   set_operand(call.mask, mask, mask_strides, call.dims), set_operand(call.y, y, y_strides, call.dims);
   set_options(call, temperature, options);
   sort_dims(call);
+  join_dims(call);
   call_rows(map, grad != 0, call);
 }
 

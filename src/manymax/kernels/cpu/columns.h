@@ -74,7 +74,7 @@ static void column_rows(const RowsCall& call, const Team& team, const Kernel& ke
   for (int64_t u = first; u < last; ++u) {
     const int64_t begin = u % each * kColumns;
     const int64_t count = width - begin < kColumns ? width - begin : kColumns;
-    column_block(call, kernel, rows, blocks + team.rank * 3 * kColumns * pitch_of(call.n), u / each * width + begin, count);
+    column_block(call, kernel, rows, blocks, u / each * width + begin, count);
   }
 }
 

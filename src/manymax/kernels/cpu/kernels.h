@@ -5,7 +5,7 @@
 
 #define MM_ROWS(X)                                                                      \
   X(entmax15, entmax15_forward, entmax15_backward, true)                                \
-  X(log_softmax, log_softmax_forward, log_softmax_backward, false)                      \
+  X(log_softmax, log_softmax_forward, log_softmax_backward, true)                       \
   X(log_stablemax, log_stablemax_forward, log_stablemax_backward, false)                \
   X(logsumexp, logsumexp_forward, logsumexp_backward, false)                            \
   X(power_softmax, power_softmax_forward, power_softmax_backward, false)                \

@@ -4,6 +4,8 @@
 //   template <class C> struct Map {
 //     explicit Map(const double* options);
 //     static constexpr bool kShifts;                     // whether numerators are relative to a shift; else it is 0
+//     static constexpr int kHeadroom;                    // how far scores may exceed the shift: at 60 a sum of 10^12
+//                                                        // numerators is finite in float32. 0: not at all
 //     Vec<C> size(Vec<C> x) const;                       // the shift is the largest of these; -inf at x = -inf
 //     C usable(C shift) const;                           // what numerators take: finite, and at least the floor
 //     Vec<C> numerator(Vec<C> x, Vec<C> shift) const;    // exactly 0 at x = -inf
@@ -31,6 +33,7 @@ template <class C>
 struct Softmax {
   explicit Softmax(const double*) {}
   static constexpr bool kShifts = true;
+  static constexpr int kHeadroom = 60;
   Vec<C> size(Vec<C> x) const { return x; }
   C usable(C shift) const { return shift == -kInfinity<C> ? C{0} : shift; }
   Vec<C> numerator(Vec<C> x, Vec<C> shift) const { return exp_nonpositive<C>(x - shift); }
@@ -56,6 +59,7 @@ template <class C>
 struct Unshifted {
   explicit Unshifted(const double*) {}
   static constexpr bool kShifts = false;
+  static constexpr int kHeadroom = 0;
   Vec<C> size(Vec<C> x) const { return x; }
   C usable(C) const { return 0; }
   C rescale(C, C) const { return 1; }
@@ -94,6 +98,7 @@ struct StableMax : Unshifted<C> {
 template <class C>
 struct Scaled {
   static constexpr bool kShifts = true;
+  static constexpr int kHeadroom = 0;
   C floor = 1;
   C eps = 0;
 

@@ -5,7 +5,7 @@
 // function of tau, so that tau only grows and entries below it are dropped for good. No sort.
 #pragma once
 
-#include "loops.h"
+#include "stream.h"
 
 namespace manymax::MANYMAX_ISA {
 

@@ -1,4 +1,4 @@
-// Gradients of ratio maps and of their logarithms.
+// Gradients of ratio maps.
 #pragma once
 
 #include "ratio.h"
@@ -9,24 +9,29 @@ namespace manymax::MANYMAX_ISA {
 template <class C>
 struct ExpBackward {
   using Part = C;
-  static constexpr bool kScratch = false;
   static constexpr bool kSplits = true;
   static constexpr bool kReadsScores = false;
+  static constexpr bool kBlocks = true;
+  static constexpr bool kReduces = false;
 
   explicit ExpBackward(const RowsCall&) {}
+  static int64_t room(int64_t) { return 0; }
 
   // A weight of 0 takes no part, whatever its gradient holds.
   static MM_MEMBER Vec<C> product(Vec<C> w, Vec<C> g) { return keep(w != Vec<C>{}, w * g); }
 
-  void row(const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
+  MM_OUTLINE void row(const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     if (n > kChunk) return write(partial(w, grad, 0, n), w, grad, y, 0, n, n);
     const C* in = w.get(0, n);
     const C* g = grad.get(0, n);
     const Vec<C> mean = splat(sum_over(in, g, n, C{0}, product));
-    map_over(in, g, y.begin(0), n, [&](Vec<C> v, Vec<C> u) { return product(v, u - mean); });
-    y.end(0, n);
+    write_entries(y, 0, n, in, g, [&](Vec<C> v, Vec<C> u) { return product(v, u - mean); });
   }
-  Part partial(const Reader<C>& w, const Reader<C>& grad, int64_t first, int64_t last) const {
+  MM_OUTLINE void block(const Block<C> b) const {
+    const PerRow<C> mean = per_row<C>(sum_products(b, C{0}, product));
+    write_rows(b, ScoresAndGrads<C>{C{0}}, [&](Two<C> in, int r) { return product(in.x, in.g - mean[r]); });
+  }
+  MM_OUTLINE Part partial(const Reader<C>& w, const Reader<C>& grad, int64_t first, int64_t last) const {
     C dot = 0;
     chunks(first, last, [&](int64_t k, int64_t count) {
       dot += sum_over(w.get(k, count), grad.get(k, count), count, C{0}, product);
@@ -34,13 +39,12 @@ struct ExpBackward {
     return dot;
   }
   Part merge(Part a, Part b) const { return a + b; }
-  void write(Part dot, const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
+  MM_OUTLINE void write(Part dot, const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
              int64_t) const {
     const Vec<C> mean = splat(dot);
     chunks(first, last, [&](int64_t k, int64_t count) {
-      map_over(w.get(k, count), grad.get(k, count), y.begin(k), count,
-               [&](Vec<C> v, Vec<C> g) { return product(v, g - mean); });
-      y.end(k, count);
+      write_entries(y, k, count, w.get(k, count), grad.get(k, count),
+                    [&](Vec<C> v, Vec<C> g) { return product(v, g - mean); });
     });
   }
 };
@@ -50,43 +54,70 @@ template <class C, template <class> class MapOf>
 struct RatioBackward {
   using Map = MapOf<C>;
   using Part = Total<C>;
-  static constexpr bool kScratch = false;
   static constexpr bool kSplits = true;
   static constexpr bool kReadsScores = true;
+  static constexpr bool kBlocks = true;
+  static constexpr bool kReduces = false;
   Map map;
 
   explicit RatioBackward(const RowsCall& call) : map(call.options) {}
+  static int64_t room(int64_t) { return 0; }
 
-  void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
+  MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     write(partial(x, grad, 0, n), x, grad, y, 0, n, n);
   }
 
-  Part partial(const Reader<C>& x, const Reader<C>& grad, int64_t first, int64_t last) const {
+  static MM_MEMBER Vec<C> product(Vec<C> weight, Vec<C> g) { return keep(weight != Vec<C>{}, weight * g); }
+  MM_MEMBER Vec<C> gradient(Vec<C> x, Vec<C> g, Vec<C> at, Vec<C> by, Vec<C> mean) const {
+    return keep(x != -kInfinity<C>, map.slope(x, at) * by * (g - mean));
+  }
+
+  MM_OUTLINE void block(const Block<C> b) const {
+    const PerRow<C> at = shifts_of(map, b);
+    const Vec<C> sums = sum_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) { return map.numerator(v, at[r]); },
+                                 [](const Row<C>& row, int64_t i, Vec<C> w) { store(row.room + i, w); });
+    const auto weighed = [](const Row<C>& row, int64_t i, auto span) {
+      return Two<C>{load(row.room + i), load(row.grad + i, span, C{0})};
+    };
+    const Vec<C> dots = sum_rows(b, weighed, [](Two<C> in, int) { return product(in.x, in.g); });
+    const Vec<C> factors = inverses<C>(denominators(map, at, sums));
+    const PerRow<C> by = per_row<C>(factors), mean = per_row<C>(dots * factors);
+    write_rows(b, ScoresAndGrads<C>{-kInfinity<C>},
+               [&](Two<C> in, int r) { return gradient(in.x, in.g, at[r], by[r], mean[r]); });
+  }
+
+  MM_OUTLINE Part partial(const Reader<C>& x, const Reader<C>& grad, int64_t first, int64_t last) const {
     Part total{-kInfinity<C>, 0, 0};
     chunks(first, last, [&](int64_t k, int64_t count) {
       const C* in = x.get(k, count);
       const C* g = grad.get(k, count);
       total = raise(map, total, shift_of(map, in, count));
       const Vec<C> at = splat(map.usable(total.shift));
-      total.sum += sum_over(in, count, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
-      total.dot += sum_over(in, g, count, -kInfinity<C>, [&](Vec<C> v, Vec<C> u) {
-        const Vec<C> weight = map.numerator(v, at);
-        return keep(weight != Vec<C>{}, weight * u);
-      });
+      Vec<C> sum[kUnroll] = {}, dot[kUnroll] = {};
+      const auto get = [&](int64_t i, auto span) {
+        return Two<C>{load(in + i, span, -kInfinity<C>), load(g + i, span, C{0})};
+      };
+      const auto work = [&](Two<C> v, int u) {
+        const Vec<C> weight = map.numerator(v.x, at);
+        sum[u] += weight;
+        dot[u] += product(weight, v.g);
+        return weight;
+      };
+      vectors<C>(count, get, work, Nowhere{});
+      total.sum += sum_of<C>(sum);
+      total.dot += sum_of<C>(dot);
     });
     return total;
   }
   Part merge(Part a, Part b) const { return merge_totals(map, a, b); }
 
-  void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
+  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
              int64_t) const {
     const C factor = factor_of(map, part);
     const Vec<C> at = splat(map.usable(part.shift)), by = splat(factor), mean = splat(part.dot * factor);
     chunks(first, last, [&](int64_t k, int64_t count) {
-      map_over(x.get(k, count), grad.get(k, count), y.begin(k), count, [&](Vec<C> v, Vec<C> g) {
-        return keep(v != -kInfinity<C>, map.slope(v, at) * by * (g - mean));
-      });
-      y.end(k, count);
+      write_entries(y, k, count, x.get(k, count), grad.get(k, count),
+                    [&](Vec<C> v, Vec<C> g) { return gradient(v, g, at, by, mean); });
     });
   }
 };

@@ -1,12 +1,20 @@
-// Logarithms of ratio maps, and of their totals. Beside the rest a map has
+// Logarithms of ratio maps. Beside the rest a map has
 //   Vec<C> log_numerator(Vec<C> x, Vec<C> shift) const;  // -inf at x = -inf
 //   Vec<C> log_slope(Vec<C> x) const;                    // derivative of log g
-//   C log_scale(C shift) const;                          // log of what the shift divides g by
 #pragma once
 
 #include "ratio_backward.h"
 
 namespace manymax::MANYMAX_ISA {
+
+// log of positive numbers; 0, NaN and +inf stay as they are.
+template <class C>
+MM_INLINE Vec<C> logs_of(Vec<C> x) {
+  constexpr C kNormal = sizeof(C) == 4 ? static_cast<C>(0x1p-126) : static_cast<C>(0x1p-1022);
+  const Mask<C> tiny = x < splat(kNormal);
+  const Vec<C> log = log_normal<C>(tiny ? x * static_cast<C>(0x1p60) : x) - (tiny ? splat(static_cast<C>(41.588830833596718565)) : Vec<C>{});
+  return (x > Vec<C>{}) & (x < splat(kInfinity<C>)) ? log : x;
+}
 
 template <class C, template <class> class MapOf>
 struct LogForward : RatioForward<C, MapOf> {
@@ -15,23 +23,30 @@ struct LogForward : RatioForward<C, MapOf> {
   using Base::Base;
   using Base::map;
 
-  void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
+  static int64_t room(int64_t) { return 0; }
+
+  MM_MEMBER Vec<C> logarithm(Vec<C> x, Vec<C> at, Vec<C> less) const {
+    return x == -kInfinity<C> ? x : map.log_numerator(x, at) - less;
+  }
+  MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     write(this->partial(x, grad, 0, n), x, grad, y, 0, n, n);
   }
-  void write(Part part, const Reader<C>& x, const Reader<C>&, const Writer<C>& y, int64_t first, int64_t last,
+  MM_OUTLINE void block(const Block<C> b) const {
+    const PerRow<C> at = shifts_of(map, b);
+    const PerRow<C> less = per_row<C>(logs_of<C>(denominators(map, at, sums_of(map, b, at))));
+    write_rows(b, Scores<C>{C{0}}, [&](Vec<C> v, int r) { return logarithm(v, at[r], less[r]); });
+  }
+  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>&, const Writer<C>& y, int64_t first, int64_t last,
              int64_t) const {
     const C total = part.sum + map.extra(map.usable(part.shift));
     const Vec<C> at = splat(map.usable(part.shift)), less = splat(total == 0 ? C{0} : scalar_log(total));
     chunks(first, last, [&](int64_t k, int64_t count) {
-      map_over(x.get(k, count), y.begin(k), count, [&](Vec<C> v) {
-        return v == -kInfinity<C> ? v : map.log_numerator(v, at) - less;
-      });
-      y.end(k, count);
+      write_entries(y, k, count, x.get(k, count), [&](Vec<C> v) { return logarithm(v, at, less); });
     });
   }
 };
 
-// (log g)'(x) grad - g'(x) / S (sum of grad).
+// From the scores: (log g)'(x) grad - g'(x) / S (sum of grad).
 template <class C, template <class> class MapOf>
 struct LogBackward : RatioBackward<C, MapOf> {
   using Base = RatioBackward<C, MapOf>;
@@ -39,22 +54,30 @@ struct LogBackward : RatioBackward<C, MapOf> {
   using Base::Base;
   using Base::map;
 
-  void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
+  static MM_MEMBER Vec<C> visible(Vec<C> x, Vec<C> g) { return keep(x != -kInfinity<C>, g); }
+  MM_MEMBER Vec<C> gradient(Vec<C> x, Vec<C> g, Vec<C> at, Vec<C> by) const {
+    return visible(x, map.log_slope(x) * g - map.slope(x, at) * by);
+  }
+
+  MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     write(partial(x, grad, 0, n), x, grad, y, 0, n, n);
   }
+  MM_OUTLINE void block(const Block<C> b) const {
+    const PerRow<C> at = shifts_of(map, b);
+    const Vec<C> factors = inverses<C>(denominators(map, at, sums_of(map, b, at)));
+    const PerRow<C> by = per_row<C>(factors * sum_products(b, -kInfinity<C>, visible));
+    write_rows(b, ScoresAndGrads<C>{-kInfinity<C>}, [&](Two<C> in, int r) { return gradient(in.x, in.g, at[r], by[r]); });
+  }
   // `dot` is the plain sum of the gradient: it does not depend on the shift.
-  Part partial(const Reader<C>& x, const Reader<C>& grad, int64_t first, int64_t last) const {
+  MM_OUTLINE Part partial(const Reader<C>& x, const Reader<C>& grad, int64_t first, int64_t last) const {
     Part total{-kInfinity<C>, 0, 0};
+    C dot = 0;
     chunks(first, last, [&](int64_t k, int64_t count) {
-      const Reader<C> one{x.get(k, count)};
-      const C dot = sum_over(one.direct, grad.get(k, count), count, -kInfinity<C>,
-                             [](Vec<C> v, Vec<C> u) { return keep(v != -kInfinity<C>, u); });
-      total = merge(total, [&] {
-        Part part = total_of(map, one, 0, count);
-        part.dot = dot;
-        return part;
-      }());
+      const C* in = x.get(k, count);
+      dot += sum_over(in, grad.get(k, count), count, -kInfinity<C>, visible);
+      add_chunk(map, in, count, total);
     });
+    total.dot = dot;
     return total;
   }
   Part merge(Part a, Part b) const {
@@ -62,66 +85,54 @@ struct LogBackward : RatioBackward<C, MapOf> {
     both.dot = a.dot + b.dot;
     return both;
   }
-  void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
+  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
              int64_t) const {
     const Vec<C> at = splat(map.usable(part.shift)), by = splat(factor_of(map, part) * part.dot);
     chunks(first, last, [&](int64_t k, int64_t count) {
-      map_over(x.get(k, count), grad.get(k, count), y.begin(k), count, [&](Vec<C> v, Vec<C> g) {
-        return keep(v != -kInfinity<C>, map.log_slope(v) * g - map.slope(v, at) * by);
-      });
-      y.end(k, count);
+      write_entries(y, k, count, x.get(k, count), grad.get(k, count),
+                    [&](Vec<C> v, Vec<C> g) { return gradient(v, g, at, by); });
     });
   }
 };
 
-// log(sum of g): one number a row. +inf gives +inf unless a NaN is visible, as in torch.logsumexp.
-template <class C, template <class> class MapOf>
-struct TotalForward : RatioForward<C, MapOf> {
-  using Base = RatioForward<C, MapOf>;
-  using Part = typename Base::Part;
-  using Base::Base;
-  using Base::map;
+// From log-weights, of log_softmax: grad - exp(log w) (sum of grad).
+template <class C>
+struct LogExpBackward {
+  using Part = C;
+  static constexpr bool kSplits = true;
+  static constexpr bool kReadsScores = false;
+  static constexpr bool kBlocks = true;
+  static constexpr bool kReduces = false;
 
-  void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
-    finish(this->partial(x, grad, 0, n), x, y, n);
-  }
-  void write(Part part, const Reader<C>& x, const Reader<C>&, const Writer<C>& y, int64_t first, int64_t,
-             int64_t n) const {
-    if (first == 0) finish(part, x, y, n);
-  }
-  void finish(Part part, const Reader<C>& x, const Writer<C>& y, int64_t n) const {
-    C result = part.sum == 0 ? -kInfinity<C> : scalar_log(part.sum) + map.log_scale(map.usable(part.shift));
-    if (part.shift == kInfinity<C>) result = has_nan(x, n) ? static_cast<C>(__builtin_nan("")) : kInfinity<C>;
-    *y.begin(0) = result;
-    y.end(0, 1);
-  }
-  static bool has_nan(const Reader<C>& x, int64_t n) {
-    C nans = 0;
-    chunks(0, n, [&](int64_t k, int64_t count) {
-      nans += sum_over(x.get(k, count), count, C{0}, [](Vec<C> v) { return keep(v != v, splat(C{1})); });
-    });
-    return nans != 0;
-  }
-};
+  explicit LogExpBackward(const RowsCall&) {}
+  static int64_t room(int64_t) { return 0; }
 
-// g'(x) / S times the row's one gradient.
-template <class C, template <class> class MapOf>
-struct TotalBackward : RatioForward<C, MapOf> {
-  using Base = RatioForward<C, MapOf>;
-  using Part = typename Base::Part;
-  using Base::Base;
-  using Base::map;
-
-  void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
-    write(this->partial(x, grad, 0, n), x, grad, y, 0, n, n);
+  static MM_MEMBER Vec<C> visible(Vec<C> logs, Vec<C> g) { return keep(logs != -kInfinity<C>, g); }
+  static MM_MEMBER Vec<C> gradient(Vec<C> logs, Vec<C> g, Vec<C> sum) {
+    return visible(logs, g - exp<C>(logs) * sum);
   }
-  void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
-    const C scale = factor_of(map, part) * grad.get(0, 1)[0];
-    const Vec<C> at = splat(map.usable(part.shift)), by = splat(scale);
+
+  MM_OUTLINE void row(const Reader<C>& logs, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
+    write(partial(logs, grad, 0, n), logs, grad, y, 0, n, n);
+  }
+  MM_OUTLINE void block(const Block<C> b) const {
+    const PerRow<C> sum = per_row<C>(sum_products(b, -kInfinity<C>, visible));
+    write_rows(b, ScoresAndGrads<C>{-kInfinity<C>}, [&](Two<C> in, int r) { return gradient(in.x, in.g, sum[r]); });
+  }
+  MM_OUTLINE Part partial(const Reader<C>& logs, const Reader<C>& grad, int64_t first, int64_t last) const {
+    C sum = 0;
     chunks(first, last, [&](int64_t k, int64_t count) {
-      map_over(x.get(k, count), y.begin(k), count, [&](Vec<C> v) { return keep(v != -kInfinity<C>, map.slope(v, at) * by); });
-      y.end(k, count);
+      sum += sum_over(logs.get(k, count), grad.get(k, count), count, -kInfinity<C>, visible);
+    });
+    return sum;
+  }
+  Part merge(Part a, Part b) const { return a + b; }
+  MM_OUTLINE void write(Part part, const Reader<C>& logs, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
+             int64_t) const {
+    const Vec<C> sum = splat(part);
+    chunks(first, last, [&](int64_t k, int64_t count) {
+      write_entries(y, k, count, logs.get(k, count), grad.get(k, count),
+                    [&](Vec<C> v, Vec<C> g) { return gradient(v, g, sum); });
     });
   }
 };

@@ -1,13 +1,16 @@
-// The driver of row kernels: walks over the rows of a call on several threads and hands each row to a kernel as readers
-// and a writer. A kernel is a class template over the compute type:
+// What a kernel sees of a call: rows as readers and a writer, or blocks of short rows. A kernel is a class template over the
+// compute type:
 //
 //   template <class C> struct Kernel {
 //     explicit Kernel(const RowsCall&);
-//     static constexpr bool kScratch;    // whether it needs room for a row, y.scratch
 //     static constexpr bool kReadsScores;  // x holds scores, to be masked and divided by the temperature; else weights
-//     static constexpr bool kSplits;     // whether one row can be shared by threads: then partial, merge and write exist
+//     static constexpr bool kReduces;      // the result is one number a row
+//     static int64_t room(int64_t n);      // how many entries of y.room a row needs
 //     void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const;
-//     using Part = ...;                  // what a stretch of a row contributes
+//     static constexpr bool kBlocks;  // whether short rows come in blocks: then this exists
+//     void block(Block<C>) const;
+//     static constexpr bool kSplits;  // whether one row can be shared by threads: then these exist
+//     using Part = ...;               // what a stretch of a row contributes
 //     Part partial(x, grad, first, last) const;  Part merge(Part, Part) const;
 //     void write(const Part& whole, x, grad, y, first, last, n) const;
 //   };
@@ -15,17 +18,10 @@
 
 #include <new>
 
+#include "block.h"
 #include "parallel.h"
-#include "stage.h"
 
 namespace manymax::MANYMAX_ISA {
-
-// Rows are split over threads from here on: two barriers cost 2 us, the row itself 50 us and more.
-inline constexpr int64_t kSplitRow = 1 << 18;
-inline constexpr int kMaxThreads = 256;
-
-// A row of n entries and one vector, which a compressing store writes whole; parts of two threads share no cache line.
-static inline int64_t scratch_of(int64_t n) { return (n + 64 + 63) / 64 * 64; }
 
 // The offset of row r in each operand.
 static inline int64_t offset_of(const RowsCall& call, const Operand& operand, int64_t r) {
@@ -43,27 +39,31 @@ struct Rows {
   static constexpr bool kSame = sizeof(S) == sizeof(C);
 
   const RowsCall* call;
-  C* buffers;  // 3 * kChunk
-  C* scratch;  // scratch_of(n), for kernels with kScratch
+  C* buffers;  // 4 * kChunk: x, grad, y, and a block's numerators
+  C* room;
+  bool streams;
 
-  Reader<C> reader(const Operand& operand, int64_t r, bool scores, C* buffer) const {
+  MM_MEMBER Source source(const Operand& operand, int64_t r, bool scores) const {
     const S* p = static_cast<const S*>(operand.data) + offset_of(*call, operand, r);
     const auto* mask = static_cast<const uint8_t*>(scores ? call->mask.data : nullptr);
     if (mask) mask += offset_of(*call, call->mask, r);
-    const double temperature = scores ? call->temperature : 1;
-    Reader<C> result;
+    return {p, operand.step, mask, call->mask.step, scores ? call->temperature : 1};
+  }
+  static MM_MEMBER const C* direct(const Source& source) {
     if constexpr (kSame) {
-      if (operand.step == 1 && !mask && temperature == 1) result.direct = p;
+      if (source.step == 1 && !source.mask && source.temperature == 1) return static_cast<const C*>(source.data);
     }
-    result.source = {p, operand.step, mask, call->mask.step, temperature};
-    result.copy = stage<S>;
-    result.buffer = buffer;
-    return result;
+    return nullptr;
   }
 
-  Reader<C> x(int64_t r, bool scores) const { return reader(call->x, r, scores, buffers); }
+  Reader<C> x(int64_t r, bool scores) const {
+    const Source from = source(call->x, r, scores);
+    return {direct(from), from, stage<S>, buffers};
+  }
   Reader<C> grad(int64_t r) const {
-    return call->grad.data ? reader(call->grad, r, false, buffers + kChunk) : Reader<C>{};
+    if (!call->grad.data) return {};
+    const Source from = source(call->grad, r, false);
+    return {direct(from), from, stage<S>, buffers + kChunk};
   }
   // A gradient of scores is divided by the temperature, as the scores were.
   Writer<C> y(int64_t r) const {
@@ -77,26 +77,66 @@ struct Rows {
     result.step = call->y.step;
     result.copy = unstage<S>;
     result.buffer = buffers + 2 * kChunk;
-    result.scratch = scratch;
+    result.room = room;
+    result.streams = streams && result.direct;
     return result;
   }
-};
 
-template <template <class> class Kernel, class S>
-static void split_rows(const RowsCall& call, const Team& team, const Kernel<Compute<S>>& kernel, const Rows<S>& rows,
-                       typename Kernel<Compute<S>>::Part* parts) {
-  int64_t first, last;
-  team.share(call.n, kChunk, first, last);
-  for (int64_t r = 0; r < call.rows; ++r) {
-    const auto x = rows.x(r, Kernel<Compute<S>>::kReadsScores);
-    const auto grad = rows.grad(r);
-    parts[team.rank] = kernel.partial(x, grad, first, last);
-    team.barrier();
-    auto whole = parts[0];
-    for (int t = 1; t < team.size; ++t) whole = kernel.merge(whole, parts[t]);
-    team.barrier();  // parts are free for the next row
-    kernel.write(whole, x, grad, rows.y(r), first, last, call.n);
+  // Whether rows [r, r + count) lie at one distance from each other, that of the grid's last dim.
+  bool evenly(int64_t r, int count) const {
+    const int last = call->dims - 1;
+    return last < 1 || r % call->sizes[last] + count <= call->sizes[last];
   }
-}
+  int64_t distance(const Operand& operand) const { return call->dims > 0 ? operand.strides[call->dims - 1] : 0; }
+
+  // Rows [r, r + count): where they are, or copied to `buffer` with rows of zeros behind them.
+  const C* entries(const Operand& operand, int64_t r, int count, bool scores, C* buffer, int64_t& pitch) const {
+    const int64_t n = call->n;
+    const Source first = source(operand, r, scores);
+    const bool even = evenly(r, count);
+    pitch = distance(operand);
+    if (even && count == kLanes<C> && direct(first)) return direct(first);
+    const bool mask_flat = !first.mask || (first.mask_step == 1 && distance(call->mask) == n);
+    if (even && first.step == 1 && pitch == n && mask_flat) {
+      stage<S>(first, 0, count * n, buffer);
+    } else {
+      for (int k = 0; k < count; ++k) stage<S>(k == 0 ? first : source(operand, r + k, scores), 0, n, buffer + k * n);
+    }
+    __builtin_memset(buffer + count * n, 0, static_cast<size_t>((kLanes<C> - count) * n) * sizeof(C));
+    pitch = n;
+    return buffer;
+  }
+
+  // `width` is the result's entries per row.
+  Block<C> block(int64_t r, int count, bool scores, int64_t width) const {
+    Block<C> b{};
+    b.n = call->n, b.room = buffers + 3 * kChunk, b.room_pitch = (b.n + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
+    b.x = entries(call->x, r, count, scores, buffers, b.x_pitch);
+    if (call->grad.data) b.grad = entries(call->grad, r, count, false, buffers + kChunk, b.grad_pitch);
+    const Writer<C> out = y(r);
+    const bool in_place = out.direct && count == kLanes<C> && evenly(r, count);
+    b.y = in_place ? out.direct : buffers + 2 * kChunk;
+    b.y_pitch = in_place ? distance(call->y) : width;
+    // Only whole lines: a line of two rows would be written twice.
+    const bool whole_lines = width % kLanes<C> == 0 && b.y_pitch % kLanes<C> == 0 &&
+                             reinterpret_cast<uintptr_t>(b.y) % kVectorBytes == 0;
+    b.streams = out.streams && in_place && whole_lines;
+    return b;
+  }
+
+  // Whether the next whole block lies behind this one, all of it where it is used.
+  bool steady(const Block<C>& b) const {
+    return call->dims == 1 && b.x != buffers && b.grad != buffers + kChunk && b.y != buffers + 2 * kChunk;
+  }
+
+  // Carry the block's results to where they belong.
+  void finish(const Block<C>& b, int64_t r, int count, int64_t width) const {
+    const Writer<C> out = y(r);
+    if (b.y == out.direct) return;
+    if (evenly(r, count) && out.step == 1 && distance(call->y) == width)
+      return unstage<S>(out.data, 1, out.temperature, 0, count * width, b.y);
+    for (int k = 0; k < count; ++k) unstage<S>(y(r + k).data, out.step, out.temperature, 0, width, b.y + k * width);
+  }
+};
 
 }  // namespace manymax::MANYMAX_ISA

@@ -1,7 +1,7 @@
 // softmax and its kin.
 #include "kernels.h"
 #include "maps_ratio.h"
-#include "ratio_log.h"
+#include "ratio_total.h"
 
 namespace manymax::MANYMAX_ISA {
 namespace {
@@ -13,8 +13,6 @@ using Softmax1_ = RatioForward<C, Softmax1>;
 template <class C>
 using LogSoftmax = LogForward<C, Softmax>;
 template <class C>
-using LogSoftmaxBackward = LogBackward<C, Softmax>;
-template <class C>
 using LogSumExp = TotalForward<C, Softmax>;
 template <class C>
 using LogSumExpBackward = TotalBackward<C, Softmax>;
@@ -25,7 +23,7 @@ void softmax_forward(const RowsCall& call) { run<Softmax_>(call); }
 void softmax1_forward(const RowsCall& call) { run<Softmax1_>(call); }
 void exp_backward(const RowsCall& call) { run<ExpBackward>(call); }
 void log_softmax_forward(const RowsCall& call) { run<LogSoftmax>(call); }
-void log_softmax_backward(const RowsCall& call) { run<LogSoftmaxBackward>(call); }
+void log_softmax_backward(const RowsCall& call) { run<LogExpBackward>(call); }
 void logsumexp_forward(const RowsCall& call) { run<LogSumExp>(call); }
 void logsumexp_backward(const RowsCall& call) { run<LogSumExpBackward>(call); }
 

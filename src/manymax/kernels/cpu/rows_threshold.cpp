@@ -10,24 +10,26 @@ namespace {
 template <class C, int kPower>
 struct Threshold {
   using Part = int;
-  static constexpr bool kScratch = true;
   static constexpr bool kSplits = false;
   static constexpr bool kReadsScores = true;
+  static constexpr bool kBlocks = false;
+  static constexpr bool kReduces = false;
 
   explicit Threshold(const RowsCall&) {}
+  // A compressing store writes a whole vector.
+  static int64_t room(int64_t n) { return n + kLanes<C>; }
 
-  void row(const Reader<C>& x, const Reader<C>&, const Writer<C>& y, int64_t n) const {
+  MM_OUTLINE void row(const Reader<C>& x, const Reader<C>&, const Writer<C>& y, int64_t n) const {
     int64_t count = 0;
-    C largest = candidates(x, n, y.scratch, count);
-    const Cut<C> cut = largest < kInfinity<C> ? search_cut<C, kPower>(y.scratch, count, largest) : Cut<C>{largest, largest, largest};
+    C largest = candidates(x, n, y.room, count);
+    const Cut<C> cut = largest < kInfinity<C> ? search_cut<C, kPower>(y.room, count, largest) : Cut<C>{largest, largest, largest};
     const Vec<C> top = splat(cut.largest), tau = splat(cut.tau), rest = splat(cut.rest);
     const bool bad = !(largest < kInfinity<C>);
     chunks(0, n, [&](int64_t k, int64_t length) {
-      map_over(x.get(k, length), y.begin(k), length, [&](Vec<C> v) {
+      write_entries(y, k, length, x.get(k, length), [&](Vec<C> v) {
         const Vec<C> weight = above_cut<C, kPower>(v, top, tau, rest);
         return bad ? keep(v != -kInfinity<C>, splat(static_cast<C>(__builtin_nan("")))) : weight;
       });
-      y.end(k, length);
     });
   }
 
@@ -57,19 +59,21 @@ struct ThresholdBackward {
   struct Part {
     C sum, dot;
   };
-  static constexpr bool kScratch = false;
   static constexpr bool kSplits = true;
   static constexpr bool kReadsScores = false;
+  static constexpr bool kBlocks = false;
+  static constexpr bool kReduces = false;
 
   explicit ThresholdBackward(const RowsCall&) {}
+  static int64_t room(int64_t) { return 0; }
 
   static MM_MEMBER Vec<C> root(Vec<C> w) {
     return keep(w != Vec<C>{}, kPower == 1 ? (w == w ? splat(C{1}) : w) : sqrt(w));
   }
-  void row(const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
+  MM_OUTLINE void row(const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     write(partial(w, grad, 0, n), w, grad, y, 0, n, n);
   }
-  Part partial(const Reader<C>& w, const Reader<C>& grad, int64_t first, int64_t last) const {
+  MM_OUTLINE Part partial(const Reader<C>& w, const Reader<C>& grad, int64_t first, int64_t last) const {
     Part part{0, 0};
     chunks(first, last, [&](int64_t k, int64_t count) {
       const C* in = w.get(k, count);
@@ -80,13 +84,12 @@ struct ThresholdBackward {
     return part;
   }
   Part merge(Part a, Part b) const { return {a.sum + b.sum, a.dot + b.dot}; }
-  void write(Part part, const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
+  MM_OUTLINE void write(Part part, const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
              int64_t) const {
     const Vec<C> mean = splat(part.sum == 0 ? C{0} : part.dot / part.sum);
     chunks(first, last, [&](int64_t k, int64_t count) {
-      map_over(w.get(k, count), grad.get(k, count), y.begin(k), count,
-               [&](Vec<C> v, Vec<C> g) { return keep(v != Vec<C>{}, root(v) * (g - mean)); });
-      y.end(k, count);
+      write_entries(y, k, count, w.get(k, count), grad.get(k, count),
+                    [&](Vec<C> v, Vec<C> g) { return keep(v != Vec<C>{}, root(v) * (g - mean)); });
     });
   }
 };

@@ -28,11 +28,27 @@ MM_INLINE Vec<Compute<S>> gather(const S* p, int64_t step, int64_t n) {
   return load_as(whole);
 }
 
+// A byte for each lane.
+template <class C>
+struct BytesOf;
+template <>
+struct BytesOf<float> {
+  typedef uint8_t type __attribute__((vector_size(kLanes<float>)));
+};
+template <>
+struct BytesOf<double> {
+  typedef uint8_t type __attribute__((vector_size(kLanes<double>)));
+};
+
 template <class C>
 MM_INLINE Mask<C> gather_mask(const uint8_t* p, int64_t step, int64_t n) {
-  Bits<C> lanes[kLanes<C>] = {};
-  for (int64_t i = 0; i < n && i < kLanes<C>; ++i) lanes[i] = p[i * step] ? -1 : 0;
-  return load(lanes);
+  typename BytesOf<C>::type bytes{};
+  if (step == 1 && n >= kLanes<C>) {
+    __builtin_memcpy(&bytes, p, sizeof bytes);
+  } else {
+    for (int64_t i = 0; i < n && i < kLanes<C>; ++i) bytes[i] = p[i * step];
+  }
+  return __builtin_convertvector(bytes, Mask<C>) != 0;
 }
 
 // Copy entries [first, first + n) of a row to `out`, as the compute type, masked and divided by the temperature.
@@ -76,6 +92,9 @@ static void unstage(void* data, int64_t step, double temperature, int64_t first,
   }
 }
 
+// Kernels' members: compiled once for a compute type, not once for every place that calls them.
+#define MM_OUTLINE __attribute__((noinline))
+
 // A row to read in chunks of at most kChunk entries.
 template <class C>
 struct Reader {
@@ -100,7 +119,8 @@ struct Writer {
   double temperature = 1;
   void (*copy)(void*, int64_t, double, int64_t, int64_t, const C*) = nullptr;
   C* buffer = nullptr;
-  C* scratch = nullptr;
+  C* room = nullptr;     // a place for as many entries as the kernel's room(n) says
+  bool streams = false;  // past the caches
 
   C* begin(int64_t first) const { return direct ? direct + first : buffer; }
   void end(int64_t first, int64_t n) const {
