@@ -33,9 +33,10 @@ sanitize: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# Every goal of the kernels beside what they reach, on a machine with nothing else to do; it also writes the numbers of the
+# site's tables and pictures. `make bench QUICK=1` is short and noisy, and writes nothing.
 bench: $(READY)
-	$(BIN)/manymax bench attention
-	$(BIN)/manymax bench maps
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick,--json docs/benchmarks.json)
 
 claims: $(READY)
 	$(BIN)/manymax claims run all
