@@ -21,7 +21,17 @@
   X(taylor_softmax, taylor_softmax_forward, taylor_softmax_backward, false)
 
 // The same for attention: MM_ATTENTIONS(X) X(map), each with forward, backward and decode.
-#define MM_ATTENTIONS(X)
+#define MM_ATTENTIONS(X) \
+  X(power_softmax)       \
+  X(relu)                \
+  X(sigmoid)             \
+  X(softmax)             \
+  X(softmax1)            \
+  X(softplus)            \
+  X(spherical_softmax)   \
+  X(squared_relu)        \
+  X(stablemax)           \
+  X(taylor_softmax)
 
 namespace manymax::MANYMAX_ISA {
 

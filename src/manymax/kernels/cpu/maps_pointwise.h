@@ -3,6 +3,7 @@
 #pragma once
 
 #include "log.h"
+#include "loops.h"
 
 namespace manymax::MANYMAX_ISA {
 

@@ -89,7 +89,8 @@ struct StableMax : Unshifted<C> {
   Vec<C> log_slope(Vec<C> x) const { return C{1} / (abs<C>(x) + C{1}); }
 };
 
-// Maps relative to the largest |x|, rounded up to a power of two: dividing by it is exact.
+// Maps relative to the largest |x|, rounded up to a power of two: dividing by it is exact. degree() is the power of the shift
+// that numerators are divided by.
 template <class C>
 struct Scaled {
   static constexpr bool kShifts = true;
@@ -126,6 +127,7 @@ MM_INLINE Vec<C> power_of(Vec<C> x, int p) {
 template <class C>
 struct Power : Scaled<C> {
   int p;
+  int degree() const { return p; }
   explicit Power(const double* options) : p(static_cast<int>(options[0])) {
     this->eps = static_cast<C>(options[1]);
     this->floor = this->eps == 0 ? static_cast<C>(1e-30) : C{1};
@@ -144,6 +146,7 @@ struct Power : Scaled<C> {
 
 template <class C>
 struct Spherical : Scaled<C> {
+  int degree() const { return 2; }
   explicit Spherical(const double* options) {
     this->eps = static_cast<C>(options[0]);
     this->floor = this->eps == 0 ? static_cast<C>(1e-30) : C{1};
@@ -165,6 +168,7 @@ struct Spherical : Scaled<C> {
 template <class C>
 struct Taylor : Scaled<C> {
   int order;
+  int degree() const { return order; }
   explicit Taylor(const double* options) : order(static_cast<int>(options[0])) {}
   static MM_MEMBER Vec<C> polynomial(int order, Vec<C> x, Vec<C> shift) {
     const Vec<C> rest = C{1} / shift, ratio = x * rest;

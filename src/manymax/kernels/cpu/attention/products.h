@@ -1,0 +1,111 @@
+// Matrix products of attention: C (rows x columns, float) = A B or += A B, six rows and one panel of columns at a time, which
+// fills the registers: 24 sums, 4 of B and 1 of A with AVX-512.
+//
+// Element is float, or Pair: two bfloat16 neighbours along the summed dim, which one instruction multiplies and adds. Strides and
+// the length k of the sum are in elements, so that one source serves both.
+#pragma once
+
+#include "../simd.h"
+
+namespace manymax::MANYMAX_ISA {
+
+inline constexpr int kStrip = 6;  // rows of C held in registers
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr int kPanelVectors = 4;  // of 32 registers
+#else
+inline constexpr int kPanelVectors = 2;  // of 16 registers
+#endif
+inline constexpr int kLane = kLanes<float>;
+inline constexpr int kPanel = kPanelVectors * kLane;  // columns of C held in registers
+
+struct Pair {
+  uint32_t bits;  // the first entry in the low half
+};
+
+template <class E>
+struct ElementOf;
+template <>
+struct ElementOf<float> {
+  static constexpr int kEntries = 1;  // of the summed dim
+  using Vector = VF;
+  static MM_MEMBER VF read(const float* p) { return load(p); }
+  static MM_MEMBER VF repeat(float a) { return splat(a); }
+  static MM_MEMBER VF multiply_add(VF a, VF b, VF c) { return fma(a, b, c); }
+};
+#if defined(__AVX512BF16__)
+template <>
+struct ElementOf<Pair> {
+  static constexpr int kEntries = 2;
+  using Vector = __m512bh;
+  static MM_MEMBER __m512bh read(const Pair* p) { return (__m512bh)_mm512_loadu_si512(p); }
+  static MM_MEMBER __m512bh repeat(Pair a) { return (__m512bh)_mm512_set1_epi32(static_cast<int>(a.bits)); }
+  static MM_MEMBER VF multiply_add(__m512bh a, __m512bh b, VF c) { return _mm512_dpbf16_ps(c, a, b); }
+};
+#endif
+
+enum class Into { fresh, sum, scaled_sum };  // C = A B; C += A B; C = scale C + A B with one factor a row
+
+// A and B, and how long their sum is. `a` holds rows of A, or if transposed its columns: a[s * lda + row].
+template <class E>
+struct Factors {
+  const E* a;
+  int64_t lda;
+  const E* b;
+  int64_t ldb;
+  int64_t k;
+};
+
+// One strip and V vectors of columns.
+template <class E, int V, Into kInto, bool kTransposed>
+MM_INLINE void strip_product(Factors<E> f, float* c, int64_t ldc, const float* scale) {
+  using Element = ElementOf<E>;
+  VF sum[kStrip][V];
+#pragma GCC unroll 8
+  for (int i = 0; i < kStrip; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      if constexpr (kInto == Into::fresh) sum[i][v] = VF{};
+      if constexpr (kInto != Into::fresh) sum[i][v] = load(c + i * ldc + v * kLane);
+      if constexpr (kInto == Into::scaled_sum) sum[i][v] = sum[i][v] * scale[i];
+    }
+  }
+  for (int64_t s = 0; s < f.k; ++s) {
+    typename Element::Vector b[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) b[v] = Element::read(f.b + s * f.ldb + v * kLane);
+#pragma GCC unroll 8
+    for (int i = 0; i < kStrip; ++i) {
+      const auto a = Element::repeat(kTransposed ? f.a[s * f.lda + i] : f.a[i * f.lda + s]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[i][v] = Element::multiply_add(a, b[v], sum[i][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kStrip; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(c + i * ldc + v * kLane, sum[i][v]);
+}
+
+template <class E, int V, Into kInto, bool kTransposed>
+static void strips_product(Factors<E> f, float* c, int64_t ldc, int64_t strips, const float* scale) {
+  for (int64_t s = 0; s < strips; ++s) {
+    strip_product<E, V, kInto, kTransposed>(f, c, ldc, scale);
+    f.a += kTransposed ? kStrip : kStrip * f.lda;
+    c += kStrip * ldc;
+    if (kInto == Into::scaled_sum) scale += kStrip;
+  }
+}
+
+// The product for `strips` strips and `vectors` vectors of columns. A panel of B stays in the first-level cache for all strips.
+template <class E, Into kInto, bool kTransposed = false>
+static void multiply(Factors<E> f, float* c, int64_t ldc, int64_t strips, int64_t vectors, const float* scale = nullptr) {
+  for (; vectors >= kPanelVectors; vectors -= kPanelVectors, f.b += kPanel, c += kPanel)
+    strips_product<E, kPanelVectors, kInto, kTransposed>(f, c, ldc, strips, scale);
+  if (vectors == 1) strips_product<E, 1, kInto, kTransposed>(f, c, ldc, strips, scale);
+  if constexpr (kPanelVectors > 2) {
+    if (vectors == 2) strips_product<E, 2, kInto, kTransposed>(f, c, ldc, strips, scale);
+    if (vectors == 3) strips_product<E, 3, kInto, kTransposed>(f, c, ldc, strips, scale);
+  }
+}
+
+}  // namespace manymax::MANYMAX_ISA
