@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WORKERS ?= 2
 
-.PHONY: compare test test-slow lint docs bench claims sanitize clean
+.PHONY: compare test test-slow test-neon test-wheel lint docs bench claims sanitize wheel clean
 
 compare: $(READY)
 	$(BIN)/manymax compare
@@ -24,11 +24,20 @@ lint: $(READY)
 
 # The kernels' C++ tests under the address and undefined-behaviour sanitizers, the form for any machine included.
 SANITIZERS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+KERNEL_TESTS := src/manymax/kernels/cpu/test_kernels
 sanitize: $(READY)
-	cmake -S . -B build/sanitize -DMANYMAX_TESTS=ON -DMANYMAX_GENERIC=ON -DCMAKE_BUILD_TYPE=None \
+	$(BIN)/cmake -S . -B build/sanitize -DMANYMAX_TESTS=ON -DMANYMAX_GENERIC=ON -DCMAKE_BUILD_TYPE=None \
 	  -DCMAKE_CXX_FLAGS="$(SANITIZERS)" -DCMAKE_EXE_LINKER_FLAGS="$(SANITIZERS)"
-	cmake --build build/sanitize --parallel $(WORKERS)
-	build/sanitize/src/manymax/kernels/cpu/test_kernels
+	$(BIN)/cmake --build build/sanitize --parallel $(WORKERS)
+	build/sanitize/$(KERNEL_TESTS)
+
+# The same tests of the form for 64-bit ARM, built with Debian's cross compiler and run under an emulator.
+test-neon: $(READY)
+	@command -v aarch64-linux-gnu-g++ qemu-aarch64 | wc -l | grep -qx 2 || \
+	  { echo "make test-neon needs a cross compiler and an emulator: apt-get install g++-aarch64-linux-gnu qemu-user" >&2; exit 2; }
+	$(BIN)/cmake -S . -B build/neon -DMANYMAX_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=tests/kernels/cpu/aarch64.cmake
+	$(BIN)/cmake --build build/neon --parallel $(WORKERS)
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/$(KERNEL_TESTS)
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
