@@ -22,12 +22,14 @@
 
 // The same for attention: MM_ATTENTIONS(X) X(map), each with forward, backward and decode.
 #define MM_ATTENTIONS(X) \
+  X(entmax15)            \
   X(power_softmax)       \
   X(relu)                \
   X(sigmoid)             \
   X(softmax)             \
   X(softmax1)            \
   X(softplus)            \
+  X(sparsemax)           \
   X(spherical_softmax)   \
   X(squared_relu)        \
   X(stablemax)           \

@@ -61,7 +61,7 @@ class BackQueries {
     for (int64_t r = 0; r < kRows; ++r) {
       const bool there = r < count;
       rows.shift[r] = there ? call_.stats[row + r] : 1;
-      rows.factor[r] = there ? call_.stats[sizes_.heads * call_.queries + row + r] : 0;
+      rows.kept[r] = there ? call_.stats[sizes_.heads * call_.queries + row + r] : 0;
       const float d_lse = there && call_.d_lse ? call_.d_lse[row + r] : 0;
       rows.share[r] = there ? dot(g.data + r * g.step, o.data + r * o.step) - d_lse : 0;
       rows.sum[r] = rows.dot[r] = 0;

@@ -105,7 +105,7 @@ class Backward {
       prepare(at, scaling, sight, factor, room.scores, kBackColumns, slopes);
       factor = 1;
     }
-    const Tile<E> tile{at, factor, room.scores, kBackColumns, nullptr, call_.dropout > 0 ? &dropout_ : nullptr};
+    const Tile<E> tile{at, factor, room.scores, kBackColumns, nullptr, nullptr, call_.dropout > 0 ? &dropout_ : nullptr};
     const RowGradients rows = queries_.rows(head, at.i);
     if (sums_only) return weigher_.sum(tile, rows, room.d_weights);
     weigher_.back(tile, rows, room.d_weights);

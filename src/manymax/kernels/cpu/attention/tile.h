@@ -15,7 +15,8 @@ struct Tile {
   float factor;  // scores are still to be multiplied by it; 1 for floats
   float* scores;
   int64_t ld;
-  Pair* pairs;  // of columns 2 p and 2 p + 1, ld / 2 a row
+  Pair* pairs;    // of columns 2 p and 2 p + 1, ld / 2 a row
+  float* scratch;  // ld + 64 floats, for maps that see whole rows
   const Dropout* dropout;  // null for none
 
   MM_MEMBER VF score(int64_t r, int64_t c) const {
@@ -49,9 +50,10 @@ struct RowState {
   MM_MEMBER float total(int64_t r) const { return reduce_add(load(sums[r])); }
 };
 
-// What finishing a row leaves: what its sum of values is multiplied by, and numbers to keep.
+// What finishing a row leaves: what its sum of values is multiplied by, two numbers that `back` will need, and the logarithm of the
+// denominator.
 struct RowResult {
-  float factor, shift, lse;
+  float factor, shift, kept, lse;
 };
 
 // The score of a head's sink in the map's unit; -inf for none.
@@ -62,7 +64,7 @@ MM_INLINE float sink_of(const AttentionCall& call, const Scaling& scaling, int64
 // A block's rows backwards: where their numbers begin.
 struct RowGradients {
   float* shift;
-  float* factor;  // 1 / total
+  float* kept;    // of ratio maps 1 / total
   float* share;   // what every weight's gradient loses through the total
   float *sum, *dot;  // of threshold maps' slopes, and of these with the weights' gradients
 };
@@ -72,6 +74,8 @@ template <class E>
 struct Weigher {
   Scaling scaling;
   explicit Weigher(const Scaling& scaling) : scaling(scaling) {}
+  // Whether `weigh` needs a tile with all keys that its rows see.
+  virtual bool whole_rows() const { return false; }
   // Begin the rows of a block.
   virtual void start(const Block& at, RowState& rows) const = 0;
   // Turn scores into weights, or numerators relative to rows.shift.

@@ -37,7 +37,7 @@ struct PointwiseWeigher final : Weigher<E> {
       for (int64_t c = 0; c < tile.at.columns; c += kLane) tile.put(r, c, drop(c, map.weight(tile.score(r, c), at)));
     });
   }
-  RowResult finish(const RowState& rows, int64_t r) const override { return {1, rows.shift[r], 0}; }
+  RowResult finish(const RowState& rows, int64_t r) const override { return {1, rows.shift[r], 0, 0}; }
   void back(const Tile<E>& tile, const RowGradients& rows, float* d_weights) const override {
     over_rows(tile, [&](int64_t r, const auto& drop) {
       const VF at = splat(rows.shift[r]);
@@ -114,13 +114,13 @@ struct RatioWeigher final : Weigher<E> {
 
   RowResult finish(const RowState& rows, int64_t r) const override {
     const float shift = rows.shift[r], total = rows.total(r) + map.extra(shift);
-    if (total == 0) return {0, shift, -kInfinity<float>};
-    return {1 / total, shift, scalar_log(total) + map.log_scale(shift)};
+    if (total == 0) return {0, shift, 0, -kInfinity<float>};
+    return {1 / total, shift, 1 / total, scalar_log(total) + map.log_scale(shift)};
   }
 
   void back(const Tile<E>& tile, const RowGradients& rows, float* d_weights) const override {
     over_rows(tile, [&](int64_t r, const auto& drop) {
-      const VF at = splat(rows.shift[r]), factor = splat(rows.factor[r]), share = splat(rows.share[r]);
+      const VF at = splat(rows.shift[r]), factor = splat(rows.kept[r]), share = splat(rows.share[r]);
       for (int64_t c = 0; c < tile.at.columns; c += kLane) {
         const VF x = tile.score(r, c);
         float* d = d_weights + r * tile.ld + c;
@@ -130,7 +130,7 @@ struct RatioWeigher final : Weigher<E> {
     });
   }
   float sink_gradient(float sink, const RowGradients& row) const override {
-    return sink == -kInfinity<float> ? 0.0f : -map.slope(splat(sink), splat(*row.shift))[0] * *row.factor * *row.share;
+    return sink == -kInfinity<float> ? 0.0f : -map.slope(splat(sink), splat(*row.shift))[0] * *row.kept * *row.share;
   }
 };
 
