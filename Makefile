@@ -39,6 +39,20 @@ test-neon: $(READY)
 	$(BIN)/cmake --build build/neon --parallel $(WORKERS)
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/$(KERNEL_TESTS)
 
+# Wheels for Linux in dist/, from the source archive, one for each of PYTHONS; 3.12 and later share one. With GCC 12 they need
+# glibc 2.27: libstdc++ is linked in, and portable.cpp keeps newer symbols out. torch's own wheels need 2.28.
+PYTHONS ?= $(BIN)/python
+wheel: $(READY)
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --sdist --outdir dist
+	for python in $(PYTHONS); do \
+	  $$python -m pip wheel --no-deps --wheel-dir build/wheel --config-settings=cmake.define.MANYMAX_PORTABLE=ON dist/*.tar.gz || exit 1; done
+	PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair --plat manylinux_2_28_$$(uname -m) --wheel-dir dist build/wheel/*.whl
+
+# Those wheels where nothing can compile, with the newest torch and the oldest.
+test-wheel: $(READY)
+	$(BIN)/python tests/packaging/try_wheel.py
+
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

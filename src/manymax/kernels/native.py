@@ -66,7 +66,7 @@ def _why_not_built() -> str:
         reason: str = import_module("manymax.kernels._missing").REASON
     except ModuleNotFoundError:
         return "the native CPU kernels are not built; run: pip install ."
-    return reason
+    return f"the native CPU kernels are not built: {reason}"
 
 
 def native() -> ModuleType | None:
