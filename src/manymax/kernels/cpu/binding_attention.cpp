@@ -66,9 +66,16 @@ void attention(int map, int what, int dtype, nb::tuple sizes, nb::tuple tensors,
   functions[what](call);
 }
 
+// The rate of attention's products on this machine: operations done, which the caller divides by the time.
+double peak(int dtype, int threads, int64_t repeats) {
+  nb::gil_scoped_release release;
+  return chosen().peak(static_cast<DType>(dtype), threads, repeats);
+}
+
 }  // namespace
 
 void define_attention(nb::module_& m) {
   m.def("find_attention", &find_attention, "The number of a map's attention kernels, or -1.");
   m.def("attention", &attention);
+  m.def("peak", &peak, "Run products in cache `repeats` times on each thread; return the operations done.");
 }

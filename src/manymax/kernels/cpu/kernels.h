@@ -50,6 +50,8 @@ MM_ROWS(MM_DECLARE)
 MM_ATTENTIONS(MM_DECLARE)
 #undef MM_DECLARE
 
+double peak(DType dtype, int threads, int64_t repeats);
+
 extern const Kernels kernels;
 
 }  // namespace manymax::MANYMAX_ISA

@@ -15,6 +15,6 @@ constexpr AttentionEntry kAttentions[] = {MM_ATTENTIONS(MM_ATTENTION){}};
 }  // namespace
 
 const Kernels kernels = {MM_NAME(MANYMAX_ISA), kRows, sizeof(kRows) / sizeof(kRows[0]), kAttentions,
-                         sizeof(kAttentions) / sizeof(kAttentions[0]) - 1};
+                         sizeof(kAttentions) / sizeof(kAttentions[0]) - 1, peak};
 
 }  // namespace manymax::MANYMAX_ISA

@@ -89,6 +89,9 @@ struct AttentionEntry {
   AttentionFunction decode;  // forwards alone, for few queries
 };
 
+// Runs attention's product loop on operands in cache; returns the floating-point operations that it did.
+using PeakFunction = double (*)(DType dtype, int threads, int64_t repeats);
+
 // Everything that one instruction set offers.
 struct Kernels {
   const char* isa;
@@ -96,6 +99,7 @@ struct Kernels {
   int rows_count;
   const AttentionEntry* attentions;
   int attentions_count;
+  PeakFunction peak;
 };
 
 }  // namespace manymax

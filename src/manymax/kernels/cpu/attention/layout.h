@@ -20,7 +20,7 @@ struct Layout {
   explicit Layout(const AttentionCall& call)
       : keys(round_up(call.keys, kPanel)),
         depth(round_up(call.dim, kEntries) / kEntries),
-        step(round_up(call.dim, kLane) / kEntries),
+        step(round_up(call.dim, kLane * kEntries) / kEntries),
         width(round_up(call.value_dim, kLane)),
         panels_size(keys * depth),
         tokens_size(keys / kEntries * width) {}

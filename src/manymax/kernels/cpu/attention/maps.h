@@ -51,24 +51,25 @@ struct SoftplusAttention : UnshiftedAttention {
   static constexpr double kUnit = kLog2E;
   using UnshiftedAttention::UnshiftedAttention;
   VF numerator(VF x, VF) const {
-    return fma(max(VF{}, x), splat(static_cast<float>(kLn2)), log1p_poly(exp2<kRough>(-abs<float>(x))));
+    return fma(max(VF{}, x), splat(static_cast<float>(kLn2)), log1p_poly<kRough>(exp2<kRough>(-abs<float>(x))));
   }
   VF slope(VF x, VF) const {
     const VF u = exp2<kRough>(-abs<float>(x));
-    return (x < VF{} ? u : splat(1.0f)) * reciprocal(1.0f + u);
+    return (x < VF{} ? u : splat(1.0f)) * reciprocal<kRough>(1.0f + u);
   }
 };
 
 // 1 + x from 0 on, 1 / (1 - x) below.
+template <bool kRough>
 struct StableMaxAttention : UnshiftedAttention {
   static constexpr double kUnit = 1;
   using UnshiftedAttention::UnshiftedAttention;
   VF numerator(VF x, VF) const {
     const VF a = abs<float>(x) + 1.0f;
-    return keep(x != -kInfinity<float>, x < VF{} ? reciprocal(a) : a);
+    return keep(x != -kInfinity<float>, x < VF{} ? reciprocal<kRough>(a) : a);
   }
   VF slope(VF x, VF) const {
-    const VF inverse = reciprocal(abs<float>(x) + 1.0f);
+    const VF inverse = reciprocal<kRough>(abs<float>(x) + 1.0f);
     return keep(x != -kInfinity<float>, x < VF{} ? inverse * inverse : splat(1.0f));
   }
 };
@@ -97,7 +98,7 @@ struct SigmoidAttention {
   float at(float n) const { return -map.at(n) * static_cast<float>(kLog2E); }
   VF weight(VF x, VF at) const {
     const VF e = exp2<kRough>(min(splat(126.0f), x - at));
-    return e * reciprocal(1.0f + e);
+    return e * reciprocal<kRough>(1.0f + e);
   }
   VF slope(VF x, VF at) const {
     const VF w = weight(x, at);

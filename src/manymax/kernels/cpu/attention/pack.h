@@ -70,30 +70,32 @@ static inline void pack_rows(Stretch<BF16> x, int64_t rows, int64_t width, float
   }
 }
 
-// Transposed blocks of kLane tokens and kLane elements: rows[i] holds elements of token i, and becomes element i of all tokens.
-template <int kStep, class V>
-MM_INLINE void exchange(V (&rows)[kLane]) {
+// Of each two stretches of kStep lanes, the first ones of a and b, or the second ones.
+template <int kStep, bool kSecond, class V>
+MM_INLINE V halves(V a, V b) {
+  Bits<float> from[kLane];
+  for (int i = 0; i < kLane; ++i) from[i] = (i & kStep ? kLane + i - kStep : i) + (kSecond ? kStep : 0);
+#if defined(__clang__)
+  V both{};
+  for (int i = 0; i < kLane; ++i) both[i] = from[i] < kLane ? a[from[i]] : b[from[i] - kLane];
+  return both;
+#else
+  return __builtin_shuffle(a, b, load(from));
+#endif
+}
+
+// Transpose kLane vectors: element k of rows[i] becomes element i of rows[k].
+template <int kStep = 1>
+MM_INLINE void transpose(VF (&rows)[kLane]) {
   if constexpr (kStep < kLane) {
-    Bits<float> low[kLane], high[kLane];
-    for (int i = 0; i < kLane; ++i) {
-      low[i] = i & kStep ? kLane + i - kStep : i;
-      high[i] = i & kStep ? kLane + i : i + kStep;
-    }
-    const Mask<float> pick_low = load(low), pick_high = load(high);
+#pragma GCC unroll 16
     for (int i = 0; i < kLane; ++i) {
       if (i & kStep) continue;
-      const V a = rows[i], b = rows[i + kStep];
-#if defined(__clang__)
-      for (int k = 0; k < kLane; ++k) {
-        rows[i][k] = low[k] < kLane ? a[low[k]] : b[low[k] - kLane];
-        rows[i + kStep][k] = high[k] < kLane ? a[high[k]] : b[high[k] - kLane];
-      }
-#else
-      rows[i] = __builtin_shuffle(a, b, pick_low);
-      rows[i + kStep] = __builtin_shuffle(a, b, pick_high);
-#endif
+      const VF a = rows[i], b = rows[i + kStep];
+      rows[i] = halves<kStep, false>(a, b);
+      rows[i + kStep] = halves<kStep, true>(a, b);
     }
-    exchange<kStep * 2>(rows);
+    transpose<kStep * 2>(rows);
   }
 }
 
@@ -105,12 +107,13 @@ static void pack_panels(Stretch<S> x, int64_t tokens, float* out) {
       for (int64_t d = 0; d < x.dim; d += kLane) {
         VF rows[kLane];
         const int64_t left = x.dim - d;
+#pragma GCC unroll 16
         for (int i = 0; i < kLane; ++i) {
           const int64_t token = j + part + i;
           const S* in = x.data + token * x.step + d;
           rows[i] = token >= x.count ? VF{} : load_some(in, left);
         }
-        exchange<1>(rows);
+        transpose(rows);
         for (int i = 0; i < kLane && i < left; ++i) store(out + (d + i) * kPanel + part, rows[i]);
       }
     }
@@ -124,6 +127,7 @@ static inline void pack_panels(Stretch<BF16> x, int64_t tokens, Pair* out) {
       for (int64_t p = 0; p < pairs; p += kLane) {
         VF rows[kLane];
         const int64_t left = x.dim - 2 * p;
+#pragma GCC unroll 16
         for (int i = 0; i < kLane; ++i) {
           const int64_t token = j + part + i;
           const BF16* in = x.data + token * x.step + 2 * p;
@@ -135,7 +139,7 @@ static inline void pack_panels(Stretch<BF16> x, int64_t tokens, Pair* out) {
             __builtin_memcpy(&rows[i], in, static_cast<size_t>(left) * sizeof(BF16));
           }
         }
-        exchange<1>(rows);
+        transpose(rows);
         for (int i = 0; i < kLane && p + i < pairs; ++i)
           __builtin_memcpy(out + (p + i) * kPanel + part, &rows[i], sizeof(VF));
       }

@@ -8,7 +8,7 @@ namespace {
 template <class E>
 using MakeSoftplus = RatioWeigher<SoftplusAttention<ElementOf<E>::kEntries == 2>, E>;
 template <class E>
-using MakeStableMax = RatioWeigher<StableMaxAttention, E>;
+using MakeStableMax = RatioWeigher<StableMaxAttention<ElementOf<E>::kEntries == 2>, E>;
 template <class E>
 using MakePower = RatioWeigher<ScaledAttention<Power>, E>;
 template <class E>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backward.h"
+#include "decode.h"
 #include "forward.h"
 #include "weighers.h"
 
@@ -41,7 +42,10 @@ static void run_backward(const AttentionCall& call) {
 
 template <template <class> class Make>
 static void run_decode(const AttentionCall& call) {
-  run_forward<Make>(call);
+  with_types(call, [&]<class S, class E>() {
+    const Make<E> weigher(call);
+    Decode<S, E>(call, weigher).run();
+  });
 }
 
 #define MM_ATTENTION_MAP(map, Make)                                                       \
