@@ -33,7 +33,7 @@ sanitize: $(READY)
 
 # The same tests of the form for 64-bit ARM, built with Debian's cross compiler and run under an emulator.
 test-neon: $(READY)
-	@command -v aarch64-linux-gnu-g++ qemu-aarch64 | wc -l | grep -qx 2 || \
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
 	  { echo "make test-neon needs a cross compiler and an emulator: apt-get install g++-aarch64-linux-gnu qemu-user" >&2; exit 2; }
 	$(BIN)/cmake -S . -B build/neon -DMANYMAX_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=tests/kernels/cpu/aarch64.cmake
 	$(BIN)/cmake --build build/neon --parallel $(WORKERS)

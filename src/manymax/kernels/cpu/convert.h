@@ -14,8 +14,8 @@ struct F16 {
 };
 #if defined(__aarch64__)
 using Half = __fp16;  // GCC 12 has no _Float16 in C++ there
-#else
-using Half = _Float16;
+#elif !defined(__F16C__)
+using Half = _Float16;  // GCC 11 and Clang 14 have none on x86, and need none with these instructions
 #endif
 
 template <class S>
