@@ -16,9 +16,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 DEBIAN = ROOT / "build" / "debian"
 NATIVE = sorted((ROOT / "tests" / "attention" / "dense").glob("test_native*.py"))
 TESTS = ["tests/kernels/test_rows.py", *(str(path.relative_to(ROOT)) for path in NATIVE)]
-PATIENT = {
-    "OMP_WAIT_POLICY": "passive"
-}  # threads that wait in a loop turn 10 s of tests into 13 minutes on a busy machine
+# Threads that wait in a loop turn 10 s of tests into 13 minutes on a busy machine.
+PATIENT = {"OMP_WAIT_POLICY": "passive"}
 PYTEST = ["-m", "pytest", "-q", "-x", "-W", "ignore", "-p", "no:cacheprovider", *TESTS]
 
 
