@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WORKERS ?= 2
 
-.PHONY: compare test test-slow lint docs bench claims sanitize clean
+.PHONY: compare test test-slow test-neon test-wheel lint docs bench claims sanitize wheel clean
 
 compare: $(READY)
 	$(BIN)/manymax compare
@@ -24,11 +24,34 @@ lint: $(READY)
 
 # The kernels' C++ tests under the address and undefined-behaviour sanitizers, the form for any machine included.
 SANITIZERS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+KERNEL_TESTS := src/manymax/kernels/cpu/test_kernels
 sanitize: $(READY)
-	cmake -S . -B build/sanitize -DMANYMAX_TESTS=ON -DMANYMAX_GENERIC=ON -DCMAKE_BUILD_TYPE=None \
+	$(BIN)/cmake -S . -B build/sanitize -DMANYMAX_TESTS=ON -DMANYMAX_GENERIC=ON -DCMAKE_BUILD_TYPE=None \
 	  -DCMAKE_CXX_FLAGS="$(SANITIZERS)" -DCMAKE_EXE_LINKER_FLAGS="$(SANITIZERS)"
-	cmake --build build/sanitize --parallel $(WORKERS)
-	build/sanitize/src/manymax/kernels/cpu/test_kernels
+	$(BIN)/cmake --build build/sanitize --parallel $(WORKERS)
+	build/sanitize/$(KERNEL_TESTS)
+
+# The same tests of the form for 64-bit ARM, built with Debian's cross compiler and run under an emulator.
+test-neon: $(READY)
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
+	  { echo "make test-neon needs a cross compiler and an emulator: apt-get install g++-aarch64-linux-gnu qemu-user" >&2; exit 2; }
+	$(BIN)/cmake -S . -B build/neon -DMANYMAX_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=tests/kernels/cpu/aarch64.cmake
+	$(BIN)/cmake --build build/neon --parallel $(WORKERS)
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/$(KERNEL_TESTS)
+
+# Wheels for Linux in dist/, from the source archive, one for each of PYTHONS; 3.12 and later share one. With GCC 12 they need
+# glibc 2.27: libstdc++ is linked in, and portable.cpp keeps newer symbols out. torch's own wheels need 2.28.
+PYTHONS ?= $(BIN)/python
+wheel: $(READY)
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --sdist --outdir dist
+	for python in $(PYTHONS); do \
+	  $$python -m pip wheel --no-deps --wheel-dir build/wheel --config-settings=cmake.define.MANYMAX_PORTABLE=ON dist/*.tar.gz || exit 1; done
+	PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair --plat manylinux_2_28_$$(uname -m) --wheel-dir dist build/wheel/*.whl
+
+# Those wheels where nothing can compile, with the newest torch and the oldest.
+test-wheel: $(READY)
+	$(BIN)/python tests/packaging/try_wheel.py
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

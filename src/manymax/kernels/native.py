@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import torch  # noqa: F401  # before _cpu, which takes OpenMP from the runtime that torch loads
+import torch  # before _cpu, which takes OpenMP from the runtime that torch loads
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -19,6 +20,7 @@ def _load() -> tuple[ModuleType | None, str]:
     wanted = os.environ.get("MANYMAX_ISA", "")
     if wanted == "none":
         return None, "native CPU kernels are switched off by MANYMAX_ISA=none"
+    _share_openmp()
     try:
         module = import_module("manymax.kernels._cpu")
     except ModuleNotFoundError:
@@ -30,12 +32,41 @@ def _load() -> tuple[ModuleType | None, str]:
     return module, f"native CPU kernels for {module.choose(wanted)}"
 
 
+class _Symbol(ctypes.Structure):
+    """What dladdr says of an address: Dl_info of dlfcn.h."""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+def openmp() -> str | None:
+    """Return the file of the OpenMP runtime that torch has loaded, or None where torch runs without one."""
+    try:
+        function = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # noqa: SLF001  # the lookup goes through its libraries
+        symbol = _Symbol()
+        ctypes.CDLL(None).dladdr(ctypes.cast(function, ctypes.c_void_p), ctypes.byref(symbol))
+    except (AttributeError, OSError):
+        return None
+    return os.fsdecode(symbol.file) if symbol.file else None
+
+
+def _share_openmp() -> None:
+    """Make torch's OpenMP runtime visible to _cpu. torch's own wheels have done so, Debian's build of torch has not."""
+    runtime = openmp()
+    if runtime is not None:
+        ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
+
+
 def _why_not_built() -> str:
     try:
         reason: str = import_module("manymax.kernels._missing").REASON
     except ModuleNotFoundError:
         return "the native CPU kernels are not built; run: pip install ."
-    return reason
+    return f"the native CPU kernels are not built: {reason}"
 
 
 def native() -> ModuleType | None:

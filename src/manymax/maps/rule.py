@@ -180,6 +180,8 @@ def apply(rule: Rule, x: Tensor, dim: int = -1, mask: Tensor | None = None, out:
     `out` at once, where it fits; else the result is copied there.
     """
     rule = rule.simplest()
+    if torch.compiler.is_compiling():  # asked first: before torch 2.7 the compiler cannot follow `vars`
+        return reference(rule, x, dim, mask)
     name = rule.row_kernel
     if name is None or not rows.pays(name, rule.options(), x, dim, mask):
         return write_out(reference(rule, x, dim, mask), out)

@@ -1,9 +1,8 @@
 // Errors of math.h and log.h against float64, in ulp, for the instruction set that this file is compiled for.
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <initializer_list>
 
+#include "check.h"
 #include "log.h"
 
 namespace manymax::MANYMAX_ISA {
@@ -42,16 +41,14 @@ bool within(const char* name, double limit, bool negative, uint32_t step, const 
   return worst <= limit;
 }
 
-}  // namespace
-
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 constexpr double kExp = 1;
 #else
 constexpr double kExp = 1.2;
 #endif
 
-bool check_math(uint32_t step);
-bool check_math(uint32_t step) {
+void check_math(const Kernels& kernels) {
+  const uint32_t step = math_step;
   bool good = within("exp", kExp, true, step, [](VF x) { return exp<float>(x); }, [](double x) { return std::exp(x); });
   const auto below = [](VF x) { return exp_nonpositive<float>(-x); };
   good &= within("exp_nonpositive", kExp, false, step, below, [](double x) { return std::exp(-x); });
@@ -60,7 +57,12 @@ bool check_math(uint32_t step) {
                  [](double x) { return (x > 0 ? x : 0) + std::log1p(std::exp(-std::fabs(x))); });
   good &= within("tanh", 3, true, step, [](VF x) { return tanh(x); }, [](double x) { return std::tanh(x); });
   const VF nan = exp<float>(splat(NAN));
-  return good && nan[0] != nan[0];
+  expect(good && nan[0] != nan[0], "%s: an error is larger than math.h or log.h say", kernels.isa);
 }
 
+#define MM_QUOTE(name) #name
+#define MM_NAME(name) MM_QUOTE(name)
+const Check math("math", check_math, MM_NAME(MANYMAX_ISA));
+
+}  // namespace
 }  // namespace manymax::MANYMAX_ISA

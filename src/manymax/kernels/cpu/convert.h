@@ -12,6 +12,11 @@ struct BF16 {
 struct F16 {
   uint16_t bits;
 };
+#if defined(__aarch64__)
+using Half = __fp16;  // GCC 12 has no _Float16 in C++ there
+#elif !defined(__F16C__)
+using Half = _Float16;  // GCC 11 and Clang 14 have none on x86, and need none with these instructions
+#endif
 
 template <class S>
 struct ComputeOf {
@@ -49,15 +54,18 @@ MM_INLINE VU16 narrow(VF x, F16) {
 #elif defined(__F16C__) && defined(__AVX2__)
 MM_INLINE VF widen(VU16 x, F16) { return _mm256_cvtph_ps(bit_cast<__m128i>(x)); }
 MM_INLINE VU16 narrow(VF x, F16) { return bit_cast<VU16>(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)); }
+#elif defined(__aarch64__)
+MM_INLINE VF widen(VU16 x, F16) { return vcvt_f32_f16(bit_cast<float16x4_t>(x)); }
+MM_INLINE VU16 narrow(VF x, F16) { return bit_cast<VU16>(vcvt_f16_f32(x)); }
 #else
 MM_INLINE VF widen(VU16 x, F16) {
   VF y{};
-  for (int i = 0; i < kLanes<float>; ++i) y[i] = static_cast<float>(bit_cast<_Float16>(static_cast<uint16_t>(x[i])));
+  for (int i = 0; i < kLanes<float>; ++i) y[i] = static_cast<float>(bit_cast<Half>(static_cast<uint16_t>(x[i])));
   return y;
 }
 MM_INLINE VU16 narrow(VF x, F16) {
   VU16 y{};
-  for (int i = 0; i < kLanes<float>; ++i) y[i] = bit_cast<uint16_t>(static_cast<_Float16>(x[i]));
+  for (int i = 0; i < kLanes<float>; ++i) y[i] = bit_cast<uint16_t>(static_cast<Half>(x[i]));
   return y;
 }
 #endif

@@ -1,12 +1,16 @@
-// Threads. The code is compiled with -fopenmp and linked without it, so that GOMP_* come from the runtime that torch has
-// loaded: one thread pool in the process, sized by the caller (torch.get_num_threads()).
+// Threads, from the OpenMP runtime that torch has loaded: one thread pool in the process, sized by the caller
+// (torch.get_num_threads()). It is called by the names that GCC's runtime has and LLVM's has too; with pragmas Clang would
+// call LLVM's own, which torch's wheels do not bring. Nothing is linked: the names are found at load.
 #pragma once
 
 #include <cstdint>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+extern "C" {
+void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+void GOMP_barrier();
+int omp_get_thread_num();
+int omp_get_num_threads();
+}
 
 namespace manymax::MANYMAX_ISA {
 
@@ -26,24 +30,19 @@ struct Team {
   }
 
   void barrier() const {
-#ifdef _OPENMP
-    if (size > 1) {
-#pragma omp barrier
-    }
-#endif
+    if (size > 1) GOMP_barrier();
   }
 };
+
+template <class Body>
+static void run_in_team(void* body) {
+  (*static_cast<const Body*>(body))(Team{omp_get_thread_num(), omp_get_num_threads()});
+}
 
 // Run body(team) on `threads` threads; one thread does not enter the runtime at all, which saves about a microsecond.
 template <class Body>
 static inline void parallel(int threads, const Body& body) {
-#ifdef _OPENMP
-  if (threads > 1) {
-#pragma omp parallel num_threads(threads)
-    body(Team{omp_get_thread_num(), omp_get_num_threads()});
-    return;
-  }
-#endif
+  if (threads > 1) return GOMP_parallel(run_in_team<Body>, const_cast<Body*>(&body), static_cast<unsigned>(threads), 0);
   body(Team{0, 1});
 }
 

@@ -1,8 +1,8 @@
 // Vectors of the instruction set that this file is compiled for: one register wide, over GCC and Clang vector extensions.
 //
 // Vec<float> and Vec<double> take + - * /, comparisons (which give an integer mask, all bits set where true) and
-// `mask ? a : b`. Here is the rest: splat, fma, max, sqrt, round, loads and stores with tails, reductions. Intrinsics
-// appear in simd_x86.h alone and only where the language has nothing, or the compiler misses the instruction.
+// `mask ? a : b`. The rest is here and in simd_ops.h: splat, fma, max, sqrt, loads and stores with tails, reductions.
+// Intrinsics appear only where the language has nothing, or the compiler misses the instruction.
 //
 // Everything lives in a namespace named after the instruction set, and nothing in it may use inline functions of std:
 // the linker keeps one copy of those, and could keep the AVX-512 copy for a machine that has only AVX2.
@@ -13,6 +13,8 @@
 
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #ifndef MANYMAX_ISA

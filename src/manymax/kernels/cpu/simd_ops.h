@@ -20,16 +20,21 @@ MM_INLINE Vec<T> min_any(Vec<T> a, Vec<T> b) {
   return a < b ? a : b;
 }
 
+// Lane by lane: a vector has at most four here, and a copy of n bytes would be a call.
 template <class T>
 MM_INLINE Vec<T> load_any(const T* p, int64_t n, T fill) {
   Vec<T> x = splat<T>(fill);
-  __builtin_memcpy(&x, p, static_cast<size_t>(n) * sizeof(T));
+#pragma GCC unroll 4
+  for (int i = 0; i < kLanes<T> - 1; ++i)
+    if (i < n) x[i] = p[i];
   return x;
 }
 
 template <class T>
 MM_INLINE void store_any(T* p, int64_t n, Vec<T> x) {
-  __builtin_memcpy(p, &x, static_cast<size_t>(n) * sizeof(T));
+#pragma GCC unroll 4
+  for (int i = 0; i < kLanes<T> - 1; ++i)
+    if (i < n) p[i] = x[i];
 }
 
 // Sum or maximum of the lanes in a fixed order: halves are combined until one lane is left.
@@ -120,24 +125,31 @@ MM_INLINE double reduce_max(VD x) {
   return _mm_cvtsd_f64(_mm_max_sd(a, _mm_unpackhi_pd(a, a)));
 }
 
+#elif defined(__aarch64__)
+
+MM_INLINE VF fma(VF a, VF b, VF c) { return vfmaq_f32(c, a, b); }
+MM_INLINE VD fma(VD a, VD b, VD c) { return vfmaq_f64(c, a, b); }
+// Two instructions: the ones for max and min treat NaN alike on both sides.
+MM_INLINE VF max(VF a, VF b) { return max_any<float>(a, b); }
+MM_INLINE VD max(VD a, VD b) { return max_any<double>(a, b); }
+MM_INLINE VF min(VF a, VF b) { return min_any<float>(a, b); }
+MM_INLINE VD min(VD a, VD b) { return min_any<double>(a, b); }
+MM_INLINE VF sqrt(VF a) { return vsqrtq_f32(a); }
+MM_INLINE VD sqrt(VD a) { return vsqrtq_f64(a); }
+MM_INLINE VF load(const float* p, int64_t n, float fill) { return load_any(p, n, fill); }
+MM_INLINE VD load(const double* p, int64_t n, double fill) { return load_any(p, n, fill); }
+MM_INLINE void store(float* p, int64_t n, VF x) { store_any(p, n, x); }
+MM_INLINE void store(double* p, int64_t n, VD x) { store_any(p, n, x); }
+MM_INLINE float reduce_add(VF x) { return vaddvq_f32(x); }
+MM_INLINE double reduce_add(VD x) { return vaddvq_f64(x); }
+MM_INLINE float reduce_max(VF x) { return vmaxnmvq_f32(x); }
+MM_INLINE double reduce_max(VD x) { return vmaxnmvq_f64(x); }
+
 #else
 
-MM_INLINE VF fma(VF a, VF b, VF c) {
-#if defined(__ARM_FEATURE_FMA) || defined(__FMA__)
-  for (int i = 0; i < kLanes<float>; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
-  return c;
-#else
-  return a * b + c;  // two roundings; a scalar library call for each lane would cost 30 times as much
-#endif
-}
-MM_INLINE VD fma(VD a, VD b, VD c) {
-#if defined(__ARM_FEATURE_FMA) || defined(__FMA__)
-  for (int i = 0; i < kLanes<double>; ++i) c[i] = __builtin_fma(a[i], b[i], c[i]);
-  return c;
-#else
-  return a * b + c;
-#endif
-}
+// Two roundings: a scalar library call for each lane would cost 30 times as much.
+MM_INLINE VF fma(VF a, VF b, VF c) { return a * b + c; }
+MM_INLINE VD fma(VD a, VD b, VD c) { return a * b + c; }
 MM_INLINE VF max(VF a, VF b) { return max_any<float>(a, b); }
 MM_INLINE VD max(VD a, VD b) { return max_any<double>(a, b); }
 MM_INLINE VF min(VF a, VF b) { return min_any<float>(a, b); }

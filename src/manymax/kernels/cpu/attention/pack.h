@@ -31,7 +31,7 @@ MM_INLINE float as_float(F16 x) {
 #if defined(__F16C__)
   return _cvtsh_ss(x.bits);
 #else
-  return static_cast<float>(bit_cast<_Float16>(x.bits));
+  return static_cast<float>(bit_cast<Half>(x.bits));
 #endif
 }
 
