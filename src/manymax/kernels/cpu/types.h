@@ -89,6 +89,13 @@ struct AttentionEntry {
   AttentionFunction decode;  // forwards alone, for few queries
 };
 
+// A kernel that a claim measures and nothing else calls: of rows, or of attention.
+struct Study {
+  const char* name;
+  RowsFunction rows;
+  AttentionEntry attention;
+};
+
 // Everything that one instruction set offers.
 struct Kernels {
   const char* isa;
@@ -96,6 +103,8 @@ struct Kernels {
   int rows_count;
   const AttentionEntry* attentions;
   int attentions_count;
+  const Study* studies;
+  int studies_count;
 };
 
 }  // namespace manymax
