@@ -8,11 +8,14 @@ from importlib import import_module
 from manymax.claims.claim import Claim
 
 NAMES = (
+    "flash-attention-4",
+    "flashdecoding-pp",
     "normalized-attention-pooling",
     "power-softmax",
     "sigmoid-attention",
     "sinkformers",
     "stablemax",
+    "two-pass-softmax",
 )
 
 

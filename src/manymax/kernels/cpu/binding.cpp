@@ -141,4 +141,5 @@ NB_MODULE(_cpu, m) {
   m.def("rows", &rows);
   m.def("strided_rows", &strided_rows);
   define_attention(m);
+  define_studies(m);
 }

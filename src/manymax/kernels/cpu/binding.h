@@ -10,4 +10,8 @@
 // The kernels of the instruction set that `choose` selected.
 const manymax::Kernels& chosen();
 
+// What forward, backward and decode of the map numbered `map` are; behind the maps come the studies.
+const manymax::AttentionEntry& attention_entry(int map);
+
 void define_attention(nanobind::module_& m);
+void define_studies(nanobind::module_& m);

@@ -42,7 +42,6 @@ void set_pointers(AttentionCall& call, nb::handle x) {
 void attention(int map, int what, int dtype, nb::tuple sizes, nb::tuple tensors, nb::tuple scores, nb::tuple pointers,
                int64_t low, int64_t high, double scale, double softcap, double temperature, double dropout,
                uint64_t seed, nb::tuple options, int threads) {
-  if (map < 0 || map >= chosen().attentions_count) throw nb::value_error("map: expected a number that find_attention returned");
   if (sizes.size() != 7 || tensors.size() != 8 || scores.size() != 1 + kMaxAdditions || pointers.size() != 7 ||
       options.size() > kMaxOptions)
     throw nb::value_error("expected 7 sizes, 8 tensors, 3 on scores, 7 pointers and at most 4 options");
@@ -59,7 +58,7 @@ void attention(int map, int what, int dtype, nb::tuple sizes, nb::tuple tensors,
   call.low = low, call.high = high, call.scale = scale, call.softcap = softcap, call.temperature = temperature;
   call.dropout = dropout, call.seed = seed, call.threads = threads;
   for (size_t i = 0; i < options.size(); ++i) call.options[i] = nb::cast<double>(options[i]);
-  const AttentionEntry& entry = chosen().attentions[map];
+  const AttentionEntry& entry = attention_entry(map);
   const AttentionFunction functions[] = {entry.forward, entry.backward, entry.decode};
   if (what < 0 || what > 2 || functions[what] == nullptr) throw nb::value_error("what: this map has no such kernel");
   nb::gil_scoped_release release;

@@ -35,6 +35,16 @@
   X(stablemax)           \
   X(taylor_softmax)
 
+// What claims measure: MM_STUDIES(ROWS, FORWARD, DECODE) with one of them around each name.
+#define MM_STUDIES(ROWS, FORWARD, DECODE) \
+  ROWS(two_pass)                          \
+  ROWS(three_pass_recompute)              \
+  ROWS(three_pass_reload)                 \
+  ROWS(flash4_exp2)                       \
+  FORWARD(flash4)                         \
+  DECODE(online_decode)                   \
+  DECODE(unified_decode)
+
 namespace manymax::MANYMAX_ISA {
 
 #define MM_DECLARE(map, forward, backward, reads_weights) \
@@ -51,6 +61,11 @@ MM_ATTENTIONS(MM_DECLARE)
 #undef MM_DECLARE
 
 double peak(DType dtype, int threads, int64_t repeats);
+#define MM_DECLARE_ROWS(name) void name(const RowsCall&);
+#define MM_DECLARE_ATTENTION(name) void name(const AttentionCall&);
+MM_STUDIES(MM_DECLARE_ROWS, MM_DECLARE_ATTENTION, MM_DECLARE_ATTENTION)
+#undef MM_DECLARE_ROWS
+#undef MM_DECLARE_ATTENTION
 
 extern const Kernels kernels;
 

@@ -92,6 +92,13 @@ struct AttentionEntry {
 // Runs attention's product loop on operands in cache; returns the floating-point operations that it did.
 using PeakFunction = double (*)(DType dtype, int threads, int64_t repeats);
 
+// A kernel that a claim measures and nothing else calls: of rows, or of attention.
+struct Study {
+  const char* name;
+  RowsFunction rows;
+  AttentionEntry attention;
+};
+
 // Everything that one instruction set offers.
 struct Kernels {
   const char* isa;
@@ -100,6 +107,8 @@ struct Kernels {
   const AttentionEntry* attentions;
   int attentions_count;
   PeakFunction peak;
+  const Study* studies;
+  int studies_count;
 };
 
 }  // namespace manymax

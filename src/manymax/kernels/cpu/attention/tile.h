@@ -46,6 +46,7 @@ struct RowState {
   alignas(64) float change[kRows];   // from the shift before to this one
   alignas(64) float sums[kRows][kLane];  // of numerators, lane by lane
   bool changed;                      // whether a change is not 1
+  float rises[kRows], rescales[kRows];  // of the claim flash-attention-4: how often the largest grew, and the shift with it
 
   MM_MEMBER float total(int64_t r) const { return reduce_add(load(sums[r])); }
 };

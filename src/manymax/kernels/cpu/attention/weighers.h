@@ -53,7 +53,7 @@ struct PointwiseWeigher final : Weigher<E> {
 };
 
 template <class Map, class E>
-struct RatioWeigher final : Weigher<E> {
+struct RatioWeigher : Weigher<E> {
   Map map;
   explicit RatioWeigher(const AttentionCall& call) : Weigher<E>(Scaling(call, Map::kUnit)), map(call.options) {}
 
