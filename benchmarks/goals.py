@@ -58,8 +58,8 @@ class Verdict:
 
 
 PRODUCTS = (
-    "at {case} it runs at {rate}, {share} of the product rate, and the whole rate would be {full}; products take nine tenths "
-    "of its cycles and wait for the second-level cache, weights take the rest"
+    "at {case} it runs at {rate}, {share} of the product rate, and the whole rate would be {full}; products take nine "
+    "tenths of its cycles and wait for the second-level cache, weights take the rest"
 )
 OVERHEAD = (
     "at {case} a call takes {time}, {peer_time} in PyTorch: checks of arguments in Python come before any work, and "
@@ -73,12 +73,12 @@ SHORT_SUM = (
 MAP = "at {case}: its function costs more instructions a score than 2^x, beside {share} of the product rate in all"
 ROWS = "at {case} it takes {time}, what it is compared with {peer_time}"
 FORMULA = (
-    "at {case} it takes {time}, the formula {peer_time}: it runs at {share} of the product rate, and the whole rate would be "
-    "{full}"
+    "at {case} it takes {time}, the formula {peer_time}: it runs at {share} of the product rate, and the whole rate "
+    "would be {full}"
 )
 STREAM = (
-    "at {case} it reads {rate}, {share} of what a sum reads: half of the cycles go to the sum of values, whose instructions "
-    "a core does not finish while memory delivers"
+    "at {case} it reads {rate}, {share} of what a sum reads: the products' instructions do not quite fit into the time "
+    "in which memory delivers"
 )
 
 GOALS = {

@@ -40,7 +40,8 @@ inline constexpr int kAhead = 16384;
 MM_INLINE void prefetch_line(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + kAhead); }
 
 // sums[i] += the part of q . k from element d on that V vectors hold, for kLane keys, one after the other as they lie in memory.
-template <class S, class E, int V>
+// kAll: `last` is at least the last of these keys.
+template <class S, class E, int V, bool kAll>
 MM_INLINE void dot_part(const E* query, const S* keys, int64_t step, int64_t last, int64_t d, int64_t dim, VF (&sums)[kLane]) {
   constexpr int64_t kWide = kLane * ElementOf<E>::kEntries;
   typename ElementOf<E>::Vector q[V];
@@ -48,7 +49,7 @@ MM_INLINE void dot_part(const E* query, const S* keys, int64_t step, int64_t las
   for (int v = 0; v < V; ++v) q[v] = ElementOf<E>::read(query + d / ElementOf<E>::kEntries + v * kLane);
 #pragma GCC unroll 16
   for (int i = 0; i < kLane; ++i) {
-    const S* key = keys + (i < last ? i : last) * step + d;
+    const S* key = keys + (kAll || i < last ? i : last) * step + d;
     VF sum{};
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
@@ -60,21 +61,27 @@ MM_INLINE void dot_part(const E* query, const S* keys, int64_t step, int64_t las
   }
 }
 
-// Scores of one packed query against kLane keys, rows of `step` from `keys` on; `last` is the last row that exists.
-template <class S, class E>
+template <class S, class E, bool kAll>
 MM_INLINE VF dot_keys(const E* query, const S* keys, int64_t step, int64_t last, int64_t dim) {
   constexpr int64_t kWide = kLane * ElementOf<E>::kEntries;
   VF sums[kLane];
 #pragma GCC unroll 16
   for (int i = 0; i < kLane; ++i) sums[i] = VF{};
   int64_t d = 0;
-  for (; d + 4 * kWide <= dim; d += 4 * kWide) dot_part<S, E, 4>(query, keys, step, last, d, dim, sums);
+  for (; d + 4 * kWide <= dim; d += 4 * kWide) dot_part<S, E, 4, kAll>(query, keys, step, last, d, dim, sums);
   if (d + 2 * kWide <= dim) {
-    dot_part<S, E, 2>(query, keys, step, last, d, dim, sums);
+    dot_part<S, E, 2, kAll>(query, keys, step, last, d, dim, sums);
     d += 2 * kWide;
   }
-  for (; d < dim; d += kWide) dot_part<S, E, 1>(query, keys, step, last, d, dim, sums);
+  for (; d < dim; d += kWide) dot_part<S, E, 1, kAll>(query, keys, step, last, d, dim, sums);
   return sum_rows(sums);
+}
+
+// Scores of one packed query against kLane keys, rows of `step` from `keys` on; `last` is the last row that exists.
+template <class S, class E>
+MM_INLINE VF dot_keys(const E* query, const S* keys, int64_t step, int64_t last, int64_t dim) {
+  return last >= kLane - 1 ? dot_keys<S, E, true>(query, keys, step, last, dim)
+                           : dot_keys<S, E, false>(query, keys, step, last, dim);
 }
 
 // A vector of values at one element of the summed dim: of one token, or of two as pairs.
@@ -103,9 +110,12 @@ MM_INLINE void add_values(const E* weights, int64_t ld, const S* values, int64_t
   for (int64_t t = 0; t < tokens; t += kEntries) {
     typename ElementOf<E>::Vector b[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v)
-      prefetch_line(values + t * step + v * kLane),
-      b[v] = value_vector(values + t * step + v * kLane, step, tokens - t, left - v * kLane, E{});
+    for (int v = 0; v < V; ++v) {
+      const S* value = values + t * step + v * kLane;
+      prefetch_line(value);
+      // Several vectors are whole ones: without the copy of a part, a call, sums stay in registers.
+      b[v] = value_vector(value, step, tokens - t, V == 1 ? left : kLane, E{});
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto a = ElementOf<E>::repeat(weights[r * ld + t / kEntries]);
