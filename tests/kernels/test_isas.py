@@ -16,7 +16,10 @@ from manymax.kernels.native import native, status
 
 pytestmark = pytest.mark.skipif(native() is None, reason=status())
 TESTS = pathlib.Path(__file__).parents[1]
-FILES = [TESTS / "kernels" / "test_rows.py", *sorted((TESTS / "attention" / "dense").glob("test_native*.py"))]
+FILES = [
+    *sorted((TESTS / "kernels").glob("test_rows*.py")),
+    *sorted((TESTS / "attention" / "dense").glob("test_native*.py")),
+]
 PARTS = 3  # of a file, so that workers share it; a process takes 3 s to start
 OTHERS = [isa for isa in (native().isas() if native() else []) if not status().endswith(f" {isa}")]
 

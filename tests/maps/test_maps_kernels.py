@@ -23,7 +23,7 @@ needs_kernels = pytest.mark.skipif(native() is None, reason=status())
 COMPANION_RULES = {"log_softmax": LogSoftmax, "log_stablemax": LogStableMax}
 RULES = {str(case): COMPANION_RULES[case.name](**case.options) if case.hidden else case.module.rule() for case in CASES}
 each_rule = pytest.mark.parametrize("rule", list(RULES.values()), ids=list(RULES))
-N = rows.SHORTEST + 5
+N = max(rows.SHORTEST_IN_FLOAT64.values()) + 5
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_what_the_plain_form_keeps(calls):
 
     x = scores(2, N)
     assert apply(Doubled(), x).sum().item() == pytest.approx(4)
-    mm.softmax(x[:, : rows.SHORTEST - 1])
+    mm.sigmoid(x[:, : rows.SHORTEST_IN_FLOAT64["sigmoid"] - 1])
     mm.softmax(x, temperature=torch.tensor(2.0))
     torch.func.vmap(mm.softmax)(x)
     negated = torch.complex(x, x).conj().imag
@@ -105,6 +105,56 @@ def test_what_the_plain_form_keeps(calls):
         mm.stablemax(x, mask=torch.ones(3, 2, N, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"^mask: expected dtype torch\.bool"):
         mm.stablemax(x, mask=torch.ones(2, N))
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(mm.softmax, torch.softmax), (mm.log_softmax, torch.log_softmax), (mm.logsumexp, torch.logsumexp)],
+    ids=["softmax", "log_softmax", "logsumexp"],
+)
+def test_out_goes_to_the_kernel_where_it_fits(ours, theirs, monkeypatch):
+    given, weights = [], rows.weights
+    monkeypatch.setattr(rows, "weights", lambda *a, **k: given.append(k.get("out") is not None) or weights(*a, **k))
+    x = torch.randn(3, 40, 4, generator=torch.Generator().manual_seed(0))
+    expected = theirs(x, 1)
+    memory = torch.full((3, *expected.shape[1:], 2), torch.nan)
+    transposed = torch.full(expected.shape[::-1], torch.nan).permute(*reversed(range(expected.dim())))
+    cases = [
+        (x, torch.full_like(expected, torch.nan), True),
+        (x, memory[..., 1], True),
+        (x, transposed, True),
+        (x, torch.empty(0), False),
+    ]
+    if ours is not mm.logsumexp:
+        again, shifted = x.clone(), torch.randn(3, 41, 4, generator=torch.Generator().manual_seed(1))
+        cases += [(again, again, True), (shifted[:, :-1], shifted[:, 1:], False)]
+    for scores_, out, direct in cases:
+        exact = theirs(scores_.clone(), 1)
+        given.clear()
+        assert ours(scores_, 1, out=out) is out
+        torch.testing.assert_close(out, exact)
+        assert given == [direct]
+    with pytest.raises(RuntimeError, match="single memory location"):
+        ours(x, 1, out=torch.zeros(1).expand(expected.shape))
+
+
+@needs_kernels
+def test_logsumexp_runs_the_kernel(calls):
+    x, upstream = scores(3, 40, 4).requires_grad_(), scores(3, 1, 4, seed=1)
+    mask = random_mask(3, 40, 4)
+    mask[1, :, 2] = False
+    for given in (None, mask, mask[:, :1]):
+        got = mm.logsumexp(x, 1, keepdim=True, mask=given, temperature=1.5)
+        expected = mm.logsumexp(x, (1,), keepdim=True, mask=given, temperature=torch.tensor(1.5))
+        torch.testing.assert_close(got, expected)
+        keep = torch.where(expected.isfinite(), upstream, 0)
+        grads = [torch.autograd.grad(y, x, keep, retain_graph=True)[0] for y in (got, expected)]
+        torch.testing.assert_close(*grads)
+    assert calls == ["logsumexp"] * 3
+    torch.testing.assert_close(mm.logsumexp(x, (0, 2)), torch.logsumexp(x, (0, 2)))
+    assert len(calls) == 3
+    assert torch.autograd.gradgradcheck(lambda x: mm.logsumexp(x, 0), scores(5, 2).requires_grad_())
 
 
 @needs_kernels

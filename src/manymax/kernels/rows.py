@@ -33,11 +33,10 @@ OPTIONS: dict[str, dict[str, float | None]] = {
     "stablemax": {},
     "taylor_softmax": {"order": 2},
 }
-# These PyTorch computes in one or two passes of its own, and a kernel's work beside each row shows when rows are short:
-# 4096 rows of 16 went 0.3 to 0.9 times as fast, of 64 from 0.6 to 1.6 times, of 1024 from 1.1 to 2.7 times (one thread
-# of a busy machine, forwards and backwards). Between the last two lies SHORTEST.
-FUSED_IN_TORCH = frozenset({"log_softmax", "relu", "sigmoid", "softmax", "squared_relu"})
-SHORTEST = 128
+# In float64, whose short rows the kernels take one by one, PyTorch's own forms are quicker below these lengths. In the
+# other dtypes rows of every length pay: 4096 rows of 2 to 256 float32 scores went 1.1 to 15 times as fast forwards and
+# 0.8 to 7.5 times forwards and backwards (one thread of a busy machine; the one below 1 is sigmoid on rows of 2).
+SHORTEST_IN_FLOAT64 = {"log_softmax": 8, "relu": 64, "sigmoid": 256, "squared_relu": 16}
 HIGHEST_POWER = 64  # beyond it a power of 1/2, how far a scale may be off, leaves float32
 
 
@@ -84,14 +83,14 @@ def _refuses(x: Tensor, dim: int, mask: Tensor | None) -> str | None:
 
 
 def pays(name: str, options: Mapping[str, Any], x: Tensor, dim: int = -1, mask: Tensor | None = None) -> bool:
-    """Return whether the kernel should serve this call in place of plain PyTorch: it can, and the rows are not short.
+    """Return whether the kernel should serve this call in place of plain PyTorch: it can, and rows are long enough.
 
     What a compiler, transform, mode or tracer watches stays in plain PyTorch, which they see into; so do tangents.
     """
     return (
         ops.is_plain(x, mask)
         and supports(name, options, x, dim, mask) is None
-        and (x.shape[dim] >= SHORTEST or name not in FUSED_IN_TORCH)
+        and (x.dtype != torch.float64 or x.shape[dim] >= SHORTEST_IN_FLOAT64.get(name, 0))
     )
 
 

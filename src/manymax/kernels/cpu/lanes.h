@@ -16,7 +16,7 @@ struct CountTo<0, I...> {
   using type = LaneList<I...>;
 };
 
-// Bit H of a lane chooses the vector: a's lanes without that bit and b's go where H is clear and set; then those with it.
+// Lanes without bit H of a and b, put where H is clear and where it is set; then the same of lanes with it.
 template <class V, int H, int N, int... I>
 MM_INLINE V low_lanes(V a, V b, LaneList<I...>) {
   return __builtin_shufflevector(a, b, ((I & H) ? (I ^ H) + N : I)...);
@@ -31,7 +31,8 @@ MM_INLINE void join_lanes(Vec<C>* a, const Op& op) {
   using Lanes = typename CountTo<kLanes<C>>::type;
 #pragma GCC unroll 16
   for (int i = 0; i < H; ++i)
-    a[i] = op(low_lanes<Vec<C>, H, kLanes<C>>(a[i], a[i + H], Lanes{}), high_lanes<Vec<C>, H, kLanes<C>>(a[i], a[i + H], Lanes{}));
+    a[i] = op(low_lanes<Vec<C>, H, kLanes<C>>(a[i], a[i + H], Lanes{}),
+              high_lanes<Vec<C>, H, kLanes<C>>(a[i], a[i + H], Lanes{}));
   if constexpr (H > 1) join_lanes<C, H / 2>(a, op);
 }
 

@@ -2,105 +2,17 @@
 //
 // A row that fits into the second-level cache is read once: numerators go to a room of their own and are divided on the
 // way out. A longer one is visited twice: `partial` sums numerators and `write` computes them again, which costs less than
-// writing and reading them. Either way exp needs no visit for the maximum before: numerators are relative to the largest
-// entry so far, which may be exceeded by the map's headroom before anything overflows. A pair (shift, sum) is an extended
-// exponent and its mantissa; unlike a power of two as shift, x - shift is exact for scores near the maximum, however large
-// (n ln 2 loses digits from |x| = 2^15 on).
+// writing and reading them.
 #pragma once
 
-#include "block.h"
-#include "maps_ratio.h"
 #include "run.h"
+#include "total.h"
 
 namespace manymax::MANYMAX_ISA {
 
 // Rows up to here keep their numerators: half of a second-level cache of 1 MB, in which the room alone needs a place.
 inline constexpr int64_t kRoomBytes = 1 << 19;
-// The first look, for a shift to begin with.
-inline constexpr int64_t kGlance = 64;
 
-template <class C>
-struct Total {
-  C shift;  // -inf for no entry yet
-  C sum;
-  C dot;  // backwards: the sum of numerator * gradient
-};
-
-template <class Map, class C>
-MM_INLINE Total<C> merge_totals(const Map& map, Total<C> a, Total<C> b) {
-  const C shift = a.shift > b.shift ? a.shift : b.shift;
-  if (shift == -kInfinity<C>) return {shift, a.sum + b.sum, a.dot + b.dot};  // 0, or NaN where a NaN was
-  const C scale_a = a.shift == -kInfinity<C> ? C{1} : map.rescale(map.usable(a.shift), map.usable(shift));
-  const C scale_b = b.shift == -kInfinity<C> ? C{1} : map.rescale(map.usable(b.shift), map.usable(shift));
-  return {shift, a.sum * scale_a + b.sum * scale_b, a.dot * scale_a + b.dot * scale_b};
-}
-
-// The total at a shift that is at least as high: nothing to do for most chunks, since a maximum rarely grows late.
-template <class Map, class C>
-MM_INLINE Total<C> raise(const Map& map, Total<C> total, C shift) {
-  if (!(shift > total.shift)) return total;
-  return merge_totals(map, total, Total<C>{shift, 0, 0});
-}
-
-// Whether numerators at this shift hold entries as large as `top`.
-template <class Map, class C>
-MM_INLINE bool holds(const Map&, C shift, C top) {
-  return !(top > shift + static_cast<C>(Map::kHeadroom));
-}
-
-// Add a chunk to the total, which is then relative to the largest entry so far.
-template <class Map, class C>
-MM_INLINE void add_chunk(const Map& map, const C* x, int64_t count, Total<C>& total) {
-  if constexpr (Map::kHeadroom > 0) {
-    if (total.shift == -kInfinity<C>) total = raise(map, total, shift_of(map, x, count < kGlance ? count : kGlance));
-    const Vec<C> at = splat(map.usable(total.shift));
-    C top;
-    const C sum = map_sum_max(x, static_cast<C*>(nullptr), count, top, [&](Vec<C> v) { return map.numerator(v, at); });
-    if (holds(map, total.shift, top)) {
-      total.sum += sum;
-      // By how much the shift may stay below the maximum: log(sum) + shift loses no more digits than for e times the terms.
-      if (top > total.shift + 1) total = raise(map, total, top);
-      return;
-    }
-  }
-  total = raise(map, total, shift_of(map, x, count));
-  const Vec<C> at = splat(map.usable(total.shift));
-  total.sum += sum_over(x, count, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
-}
-
-template <class Map, class C>
-MM_INLINE Total<C> total_of(const Map& map, const Reader<C>& x, int64_t first, int64_t last) {
-  Total<C> total{-kInfinity<C>, 0, 0};
-  chunks(first, last, [&](int64_t k, int64_t count) { add_chunk(map, x.get(k, count), count, total); });
-  return total;
-}
-
-// 1 / total; 0 for a row with nothing visible, so that its weights are 0 and not NaN.
-template <class Map, class C>
-MM_INLINE C factor_of(const Map& map, const Total<C>& part) {
-  const C total = part.sum + map.extra(map.usable(part.shift));
-  return total == 0 ? C{0} : 1 / total;
-}
-
-// The same of a block: each row's usable shift, its denominator, and 1 / that.
-template <class Map, class C>
-MM_INLINE PerRow<C> shifts_of(const Map& map, const Block<C>& b) {
-  Vec<C> top{};
-  if constexpr (Map::kShifts) top = max_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int) { return map.size(v); });
-  return per_row_of<C>([&](int r) { return map.usable(top[r]); });
-}
-template <class Map, class C>
-MM_INLINE Vec<C> denominators(const Map& map, const PerRow<C>& shift, Vec<C> sums) {
-  return sums + load(per_row_of<C>([&](int r) { return map.extra(shift.lane[r]); }).lane);
-}
-template <class C>
-MM_INLINE Vec<C> inverses(Vec<C> x) {
-  return keep(x != Vec<C>{}, C{1} / x);
-}
-template <class Map, class C>
-MM_INLINE Vec<C> sums_of(const Map& map, const Block<C>& b, const PerRow<C>& at) {
-  return sum_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) { return map.numerator(v, at[r]); });
-}
 template <class C, template <class> class MapOf>
 struct RatioForward {
   using Map = MapOf<C>;
@@ -181,8 +93,8 @@ struct RatioForward {
   }
   Part merge(Part a, Part b) const { return merge_totals(map, a, b); }
 
-  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>&, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
+  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>&, const Writer<C>& y,
+                        int64_t first, int64_t last, int64_t) const {
     const Vec<C> at = splat(map.usable(part.shift)), by = splat(factor_of(map, part));
     const auto weight = [&](Vec<C> v) { return keep(v != -kInfinity<C>, map.finish(map.numerator(v, at) * by)); };
     chunks(first, last, [&](int64_t k, int64_t count) { write_entries(y, k, count, x.get(k, count), weight); });

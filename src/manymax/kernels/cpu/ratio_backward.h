@@ -39,8 +39,8 @@ struct ExpBackward {
     return dot;
   }
   Part merge(Part a, Part b) const { return a + b; }
-  MM_OUTLINE void write(Part dot, const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
+  MM_OUTLINE void write(Part dot, const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y,
+                        int64_t first, int64_t last, int64_t) const {
     const Vec<C> mean = splat(dot);
     chunks(first, last, [&](int64_t k, int64_t count) {
       write_entries(y, k, count, w.get(k, count), grad.get(k, count),
@@ -111,8 +111,8 @@ struct RatioBackward {
   }
   Part merge(Part a, Part b) const { return merge_totals(map, a, b); }
 
-  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
+  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y,
+                        int64_t first, int64_t last, int64_t) const {
     const C factor = factor_of(map, part);
     const Vec<C> at = splat(map.usable(part.shift)), by = splat(factor), mean = splat(part.dot * factor);
     chunks(first, last, [&](int64_t k, int64_t count) {

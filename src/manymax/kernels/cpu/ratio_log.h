@@ -12,7 +12,8 @@ template <class C>
 MM_INLINE Vec<C> logs_of(Vec<C> x) {
   constexpr C kNormal = sizeof(C) == 4 ? static_cast<C>(0x1p-126) : static_cast<C>(0x1p-1022);
   const Mask<C> tiny = x < splat(kNormal);
-  const Vec<C> log = log_normal<C>(tiny ? x * static_cast<C>(0x1p60) : x) - (tiny ? splat(static_cast<C>(41.588830833596718565)) : Vec<C>{});
+  const Vec<C> less = tiny ? splat(static_cast<C>(41.588830833596718565)) : Vec<C>{};  // 60 ln 2
+  const Vec<C> log = log_normal<C>(tiny ? x * static_cast<C>(0x1p60) : x) - less;
   return (x > Vec<C>{}) & (x < splat(kInfinity<C>)) ? log : x;
 }
 
@@ -36,8 +37,8 @@ struct LogForward : RatioForward<C, MapOf> {
     const PerRow<C> less = per_row<C>(logs_of<C>(denominators(map, at, sums_of(map, b, at))));
     write_rows(b, Scores<C>{C{0}}, [&](Vec<C> v, int r) { return logarithm(v, at[r], less[r]); });
   }
-  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>&, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
+  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>&, const Writer<C>& y,
+                        int64_t first, int64_t last, int64_t) const {
     const C total = part.sum + map.extra(map.usable(part.shift));
     const Vec<C> at = splat(map.usable(part.shift)), less = splat(total == 0 ? C{0} : scalar_log(total));
     chunks(first, last, [&](int64_t k, int64_t count) {
@@ -66,7 +67,8 @@ struct LogBackward : RatioBackward<C, MapOf> {
     const PerRow<C> at = shifts_of(map, b);
     const Vec<C> factors = inverses<C>(denominators(map, at, sums_of(map, b, at)));
     const PerRow<C> by = per_row<C>(factors * sum_products(b, -kInfinity<C>, visible));
-    write_rows(b, ScoresAndGrads<C>{-kInfinity<C>}, [&](Two<C> in, int r) { return gradient(in.x, in.g, at[r], by[r]); });
+    write_rows(b, ScoresAndGrads<C>{-kInfinity<C>},
+               [&](Two<C> in, int r) { return gradient(in.x, in.g, at[r], by[r]); });
   }
   // `dot` is the plain sum of the gradient: it does not depend on the shift.
   MM_OUTLINE Part partial(const Reader<C>& x, const Reader<C>& grad, int64_t first, int64_t last) const {
@@ -85,8 +87,8 @@ struct LogBackward : RatioBackward<C, MapOf> {
     both.dot = a.dot + b.dot;
     return both;
   }
-  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
+  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y,
+                        int64_t first, int64_t last, int64_t) const {
     const Vec<C> at = splat(map.usable(part.shift)), by = splat(factor_of(map, part) * part.dot);
     chunks(first, last, [&](int64_t k, int64_t count) {
       write_entries(y, k, count, x.get(k, count), grad.get(k, count),
@@ -127,8 +129,8 @@ struct LogExpBackward {
     return sum;
   }
   Part merge(Part a, Part b) const { return a + b; }
-  MM_OUTLINE void write(Part part, const Reader<C>& logs, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
+  MM_OUTLINE void write(Part part, const Reader<C>& logs, const Reader<C>& grad, const Writer<C>& y,
+                        int64_t first, int64_t last, int64_t) const {
     const Vec<C> sum = splat(part);
     chunks(first, last, [&](int64_t k, int64_t count) {
       write_entries(y, k, count, logs.get(k, count), grad.get(k, count),

@@ -66,12 +66,13 @@ struct TotalBackward : RatioForward<C, MapOf> {
   MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     write(this->partial(x, grad, 0, n), x, grad, y, 0, n, n);
   }
-  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
+  MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y,
+                        int64_t first, int64_t last, int64_t) const {
     const C scale = factor_of(map, part) * grad.get(0, 1)[0];
     const Vec<C> at = splat(map.usable(part.shift)), by = splat(scale);
     chunks(first, last, [&](int64_t k, int64_t count) {
-      write_entries(y, k, count, x.get(k, count), [&](Vec<C> v) { return keep(v != -kInfinity<C>, map.slope(v, at) * by); });
+      write_entries(y, k, count, x.get(k, count),
+                    [&](Vec<C> v) { return keep(v != -kInfinity<C>, map.slope(v, at) * by); });
     });
   }
 };

@@ -1,6 +1,6 @@
 // Pointwise maps: a weight depends on its own score and on n, the number of visible entries of its row.
+#include "block_loops.h"
 #include "kernels.h"
-#include "loops.h"
 #include "maps_pointwise.h"
 #include "run.h"
 
@@ -62,13 +62,13 @@ struct Pointwise {
     return visible;
   }
   Part merge(Part a, Part b) const { return a + b; }
-  MM_OUTLINE void write(Part visible, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
+  MM_OUTLINE void write(Part visible, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y,
+                        int64_t first, int64_t last, int64_t) const {
     visit(visible, x, grad, y, first, last, false);
   }
 
-  MM_OUTLINE Part visit(Part visible, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
-             bool count_too) const {
+  MM_OUTLINE Part visit(Part visible, const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y,
+                        int64_t first, int64_t last, bool count_too) const {
     const Vec<C> at = splat(map.at(static_cast<C>(visible > 0 ? visible : 1)));
     Part found = 0;
     chunks(first, last, [&](int64_t k, int64_t count) {

@@ -84,8 +84,8 @@ struct ThresholdBackward {
     return part;
   }
   Part merge(Part a, Part b) const { return {a.sum + b.sum, a.dot + b.dot}; }
-  MM_OUTLINE void write(Part part, const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y, int64_t first, int64_t last,
-             int64_t) const {
+  MM_OUTLINE void write(Part part, const Reader<C>& w, const Reader<C>& grad, const Writer<C>& y,
+                        int64_t first, int64_t last, int64_t) const {
     const Vec<C> mean = splat(part.sum == 0 ? C{0} : part.dot / part.sum);
     chunks(first, last, [&](int64_t k, int64_t count) {
       write_entries(y, k, count, w.get(k, count), grad.get(k, count),

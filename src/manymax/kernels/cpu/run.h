@@ -2,6 +2,7 @@
 #pragma once
 
 #include "columns.h"
+#include "stream.h"
 
 namespace manymax::MANYMAX_ISA {
 

@@ -1,0 +1,100 @@
+// Denominators of ratio maps: the sum of numerators of a stretch of a row, or of each row of a block.
+//
+// A pair (shift, sum) is an extended exponent and its mantissa; unlike a power of two as shift, x - shift is exact for
+// scores near the maximum, however large (n ln 2 loses digits from |x| = 2^15 on). exp needs no visit for the maximum
+// before: numerators are relative to the largest entry so far, which may be exceeded by the map's headroom before
+// anything overflows.
+#pragma once
+
+#include "block_loops.h"
+#include "maps_ratio.h"
+
+namespace manymax::MANYMAX_ISA {
+
+// The first look, for a shift to begin with.
+inline constexpr int64_t kGlance = 64;
+
+template <class C>
+struct Total {
+  C shift;  // -inf for no entry yet
+  C sum;
+  C dot;  // backwards: the sum of numerator * gradient
+};
+
+template <class Map, class C>
+MM_INLINE Total<C> merge_totals(const Map& map, Total<C> a, Total<C> b) {
+  const C shift = a.shift > b.shift ? a.shift : b.shift;
+  if (shift == -kInfinity<C>) return {shift, a.sum + b.sum, a.dot + b.dot};  // 0, or NaN where a NaN was
+  const C scale_a = a.shift == -kInfinity<C> ? C{1} : map.rescale(map.usable(a.shift), map.usable(shift));
+  const C scale_b = b.shift == -kInfinity<C> ? C{1} : map.rescale(map.usable(b.shift), map.usable(shift));
+  return {shift, a.sum * scale_a + b.sum * scale_b, a.dot * scale_a + b.dot * scale_b};
+}
+
+// The total at a shift that is at least as high: nothing to do for most chunks, since a maximum rarely grows late.
+template <class Map, class C>
+MM_INLINE Total<C> raise(const Map& map, Total<C> total, C shift) {
+  if (!(shift > total.shift)) return total;
+  return merge_totals(map, total, Total<C>{shift, 0, 0});
+}
+
+// Whether numerators at this shift hold entries as large as `top`.
+template <class Map, class C>
+MM_INLINE bool holds(const Map&, C shift, C top) {
+  return !(top > shift + static_cast<C>(Map::kHeadroom));
+}
+
+// Add a chunk to the total, which is then relative to the largest entry so far.
+template <class Map, class C>
+MM_INLINE void add_chunk(const Map& map, const C* x, int64_t count, Total<C>& total) {
+  if constexpr (Map::kHeadroom > 0) {
+    if (total.shift == -kInfinity<C>) total = raise(map, total, shift_of(map, x, count < kGlance ? count : kGlance));
+    const Vec<C> at = splat(map.usable(total.shift));
+    C top;
+    const C sum = map_sum_max(x, static_cast<C*>(nullptr), count, top, [&](Vec<C> v) { return map.numerator(v, at); });
+    if (holds(map, total.shift, top)) {
+      total.sum += sum;
+      // The shift may stay a little below the maximum: log(sum) + shift loses no more digits than for e times the terms.
+      if (top > total.shift + 1) total = raise(map, total, top);
+      return;
+    }
+  }
+  total = raise(map, total, shift_of(map, x, count));
+  const Vec<C> at = splat(map.usable(total.shift));
+  total.sum += sum_over(x, count, -kInfinity<C>, [&](Vec<C> v) { return map.numerator(v, at); });
+}
+
+template <class Map, class C>
+MM_INLINE Total<C> total_of(const Map& map, const Reader<C>& x, int64_t first, int64_t last) {
+  Total<C> total{-kInfinity<C>, 0, 0};
+  chunks(first, last, [&](int64_t k, int64_t count) { add_chunk(map, x.get(k, count), count, total); });
+  return total;
+}
+
+// 1 / total; 0 for a row with nothing visible, so that its weights are 0 and not NaN.
+template <class Map, class C>
+MM_INLINE C factor_of(const Map& map, const Total<C>& part) {
+  const C total = part.sum + map.extra(map.usable(part.shift));
+  return total == 0 ? C{0} : 1 / total;
+}
+
+// The same of a block: each row's usable shift, its denominator, and 1 / that.
+template <class Map, class C>
+MM_INLINE PerRow<C> shifts_of(const Map& map, const Block<C>& b) {
+  Vec<C> top{};
+  if constexpr (Map::kShifts) top = max_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int) { return map.size(v); });
+  return per_row_of<C>([&](int r) { return map.usable(top[r]); });
+}
+template <class Map, class C>
+MM_INLINE Vec<C> denominators(const Map& map, const PerRow<C>& shift, Vec<C> sums) {
+  return sums + load(per_row_of<C>([&](int r) { return map.extra(shift.lane[r]); }).lane);
+}
+template <class C>
+MM_INLINE Vec<C> inverses(Vec<C> x) {
+  return keep(x != Vec<C>{}, C{1} / x);
+}
+template <class Map, class C>
+MM_INLINE Vec<C> sums_of(const Map& map, const Block<C>& b, const PerRow<C>& at) {
+  return sum_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) { return map.numerator(v, at[r]); });
+}
+
+}  // namespace manymax::MANYMAX_ISA
