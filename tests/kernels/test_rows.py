@@ -154,6 +154,28 @@ def test_values_at_the_edge(name, n):
         assert got[3, n // 3].isnan() or hidden != 0
 
 
+@pytest.mark.parametrize("n", [20, 100, 700, 9001, 200_003])
+@pytest.mark.parametrize("name", ["softmax", "softmax1", "log_softmax", "logsumexp"])
+def test_a_much_larger_score_comes_last(name, n):
+    x = scores(17, n)
+    x[:, -1] = torch.linspace(20, 500, 17)  # beyond what numerators relative to the first entries can hold
+    check(name, x)
+
+
+@pytest.mark.parametrize("n", [40, 700, 9001])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "log_stablemax"])
+def test_gradients_of_entries_that_are_not_there_do_not_count(name, n):
+    x = scores(20, n)
+    x[::2, n // 3] = -torch.inf
+    x[4] = -torch.inf
+    upstream = scores(20, n, seed=1)
+    ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
+    expected = oracle.weights(name, theirs)
+    (exact,) = torch.autograd.grad(torch.where(theirs == -torch.inf, 0, expected), theirs, upstream.double())
+    (got,) = torch.autograd.grad(rows.weights(name, {}, ours), ours, torch.where(x == -torch.inf, torch.nan, upstream))
+    close(got, exact, torch.float32, scale=8)
+
+
 @pytest.mark.parametrize("size", [1e4, 3e6])
 @pytest.mark.parametrize("name", ["softmax", "softmax1", "log_softmax", "logsumexp", "sparsemax", "entmax15"])
 def test_large_scores(name, size):
