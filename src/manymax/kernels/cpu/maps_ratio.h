@@ -70,8 +70,10 @@ struct Unshifted {
 template <class C>
 struct Softplus : Unshifted<C> {
   using Unshifted<C>::Unshifted;
-  Vec<C> numerator(Vec<C> x, Vec<C>) const { return softplus<C>(x); }
-  Vec<C> slope(Vec<C> x, Vec<C>) const { return sigmoid<C>(x); }
+  // log(1 + exp(x)) times this, so that 1 over a row's sum is finite even where all its numbers are subnormal.
+  static constexpr C kTimes = sizeof(C) == 4 ? static_cast<C>(0x1p24) : static_cast<C>(0x1p60);
+  Vec<C> numerator(Vec<C> x, Vec<C>) const { return softplus<C>(x) * kTimes; }
+  Vec<C> slope(Vec<C> x, Vec<C>) const { return sigmoid<C>(x) * kTimes; }
 };
 
 // x + 1 from 0 on, 1 / (1 - x) below: with a = 1 + |x| that is a or 1 / a.

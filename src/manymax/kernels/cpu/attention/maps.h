@@ -2,7 +2,7 @@
 // formula over fast.h. Scores come in units of 1 / kUnit; slopes are derivatives in units of 1.
 //
 // A ratio map has, beside maps_ratio.h's numerator, slope, size and usable: log_scale(shift), the logarithm of what the shift
-// divides numerators by, and extra and rescale. A pointwise map has at(n), weight and slope. kRough: weights will be rounded
+// divides numerators by, kTimes, what they are multiplied by, and extra and rescale. A pointwise map has at(n), weight and slope. kRough: weights will be rounded
 // to bfloat16.
 #pragma once
 
@@ -17,6 +17,7 @@ inline constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
 template <bool kRough>
 struct SoftmaxAttention {
   static constexpr double kUnit = kLog2E;
+  static constexpr float kTimes = 1;
   static constexpr bool kShifts = true;
   explicit SoftmaxAttention(const double*) {}
   VF size(VF x) const { return x; }
@@ -36,6 +37,7 @@ struct Softmax1Attention : SoftmaxAttention<kRough> {
 };
 
 struct UnshiftedAttention {
+  static constexpr float kTimes = 1;
   static constexpr bool kShifts = false;
   explicit UnshiftedAttention(const double*) {}
   VF size(VF x) const { return x; }
@@ -45,17 +47,19 @@ struct UnshiftedAttention {
   float log_scale(float) const { return 0; }
 };
 
-// log(1 + e^x) = max(x, 0) + log(1 + u), u = 2^-|x log2(e)|.
+// log(1 + e^x) = max(x, 0) + log(1 + u), u = 2^-|x log2(e)|, times 2^24 as in maps_ratio.h.
 template <bool kRough>
 struct SoftplusAttention : UnshiftedAttention {
   static constexpr double kUnit = kLog2E;
+  static constexpr float kTimes = Softplus<float>::kTimes;
   using UnshiftedAttention::UnshiftedAttention;
   VF numerator(VF x, VF) const {
-    return fma(max(VF{}, x), splat(static_cast<float>(kLn2)), log1p_poly<kRough>(exp2<kRough>(-abs<float>(x))));
+    const VF tail = log1p_poly<kRough>(exp2<kRough>(-abs<float>(x)));
+    return fma(max(VF{}, x), splat(static_cast<float>(kLn2) * kTimes), tail * kTimes);
   }
   VF slope(VF x, VF) const {
     const VF u = exp2<kRough>(-abs<float>(x));
-    return (x < VF{} ? u : splat(1.0f)) * reciprocal<kRough>(1.0f + u);
+    return (x < VF{} ? u : splat(1.0f)) * kTimes * reciprocal<kRough>(1.0f + u);
   }
 };
 
@@ -78,6 +82,7 @@ struct StableMaxAttention : UnshiftedAttention {
 template <template <class> class Map>
 struct ScaledAttention : Map<float> {
   static constexpr double kUnit = 1;
+  static constexpr float kTimes = 1;
   using Map<float>::Map;
   VF slope(VF x, VF shift) const { return keep(x != -kInfinity<float>, Map<float>::slope(x, shift)); }
   VF rescale(VF from, VF to) const {

@@ -115,7 +115,7 @@ struct RatioWeigher : Weigher<E> {
   RowResult finish(const RowState& rows, int64_t r) const override {
     const float shift = rows.shift[r], total = rows.total(r) + map.extra(shift);
     if (total == 0) return {0, shift, 0, -kInfinity<float>};
-    return {1 / total, shift, 1 / total, scalar_log(total) + map.log_scale(shift)};
+    return {1 / total, shift, 1 / total, scalar_log(total / Map::kTimes) + map.log_scale(shift)};
   }
 
   void back(const Tile<E>& tile, const RowGradients& rows, float* d_weights) const override {
