@@ -19,6 +19,7 @@ TESTS = pathlib.Path(__file__).parents[1]
 FILES = [
     *sorted((TESTS / "kernels").glob("test_rows*.py")),
     *sorted((TESTS / "attention" / "dense").glob("test_native*.py")),
+    TESTS / "attention" / "dense" / "test_dropout.py",
 ]
 PARTS = 3  # of a file, so that workers share it; a process takes 3 s to start
 OTHERS = [isa for isa in (native().isas() if native() else []) if not status().endswith(f" {isa}")]

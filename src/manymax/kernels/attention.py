@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 from manymax.kernels import attention_call, rows
 from manymax.kernels.attention_call import Tensors, Work, empty_gradients, empty_rows, empty_tokens
 from manymax.kernels.native import native, status
-from manymax.kernels.ops import _functorch_level, _is_batched, is_plain
+from manymax.kernels.ops import functorch_level, is_batched, is_plain
 
 _KINDS = (Tensor, torch.nn.Parameter)
 _TRACED = (FakeTensor, FunctionalTensor)  # compilers' stand-ins, which know the op
@@ -60,7 +60,7 @@ def plain(tensors: Sequence[Tensor | None]) -> bool:
 
 def opaque(tensors: Iterable[Tensor | None]) -> bool:
     """Return whether there is no memory to read: under a transform or with a tangent, or in a subclass of Tensor."""
-    if _functorch_level() is not None or forward_ad._current_level >= 0:  # noqa: SLF001
+    if functorch_level() is not None or forward_ad._current_level >= 0:  # noqa: SLF001
         return True
     return any(x is not None and type(x) not in _KINDS and not isinstance(x, _TRACED) for x in tensors)
 
@@ -111,7 +111,7 @@ class _Attention(torch.autograd.Function):
         needs = ctx.needs_input_grad[6:]
         tensors, work = Tensors(*given), ctx.work
         grads = [d for d in (d_out, d_lse) if d is not None]
-        if torch.is_grad_enabled() or not plain(grads) or any(_is_batched(d) for d in grads):
+        if torch.is_grad_enabled() or not plain(grads) or any(is_batched(d) for d in grads):
             seed = torch.tensor(ctx.seed) if work.dropout > 0 else None
             found = torch.ops.manymax.attention_backward(d_out, d_lse, *tensors, out, stats, needs, seed, *work)
         else:

@@ -11,6 +11,7 @@ from manymax.kernels.native import native
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}
 FORWARD, BACKWARD, FEW = 0, 1, 2  # the kernels of a map; the last one, for few queries, goes forwards alone
+FAR = 2**60  # more than any difference of positions: no bound
 
 
 class Work(NamedTuple):
@@ -106,15 +107,28 @@ def _sinks(tensors: Tensors) -> Tensor | None:
     return None if tensors.sinks is None else tensors.sinks.float().contiguous()
 
 
-def _call(
+def call_kernel(
+    kernel: int,
     what: int,
     work: Work,
     seed: int,
     tokens: tuple[Tensor | None, ...],
     on_scores: tuple[Tensor | None, ...],
     pointers: tuple[Tensor | None, ...],
+    threads: int,
 ) -> None:
-    """Run a kernel on the tensors of AttentionCall in types.h. The caller holds every tensor until this returns."""
+    """Run a kernel on the tensors of AttentionCall in types.h. The caller holds every tensor until this returns.
+
+    Args:
+        kernel: its number.
+        what: FORWARD, BACKWARD or FEW.
+        work: what it reads beside tensors.
+        seed: of dropout.
+        tokens: query, key, value, out, and of out, query, key and value the gradients.
+        on_scores: mask, first and second addition.
+        pointers: d_first, d_second, sinks, d_sinks, stats, lse and d_lse.
+        threads: how many work.
+    """
     query, key, value, *_ = tokens
     assert query is not None
     assert key is not None
@@ -124,7 +138,7 @@ def _call(
     module = native()
     assert module is not None
     module.attention(
-        module.find_attention(work.map),
+        kernel,
         what,
         DTYPES[query.dtype],
         sizes,
@@ -139,8 +153,15 @@ def _call(
         work.dropout,
         seed,
         tuple(work.options),
-        torch.get_num_threads(),
+        threads,
     )
+
+
+def _kernel(work: Work) -> int:
+    module = native()
+    assert module is not None
+    number: int = module.find_attention(work.map)
+    return number
 
 
 _NONE = (None, None, None)
@@ -154,7 +175,8 @@ def forward(tensors: Tensors, seed: int, work: Work, out: Tensor, lse: Tensor | 
         on_scores = tuple([_on_scores(x) for x in on_scores])
     tokens = (query, key, value, out, None, None, None, None)
     pointers = (None, None, _sinks(tensors), None, stats, lse, None)
-    _call(FEW if work.few else FORWARD, work, seed, tokens, on_scores, pointers)
+    what = FEW if work.few else FORWARD
+    call_kernel(_kernel(work), what, work, seed, tokens, on_scores, pointers, torch.get_num_threads())
 
 
 def empty_gradients(tensors: Tensors, needs: tuple[bool, bool, bool]) -> list[Tensor]:
@@ -191,7 +213,8 @@ def backward(
     d_sinks = query.new_empty(query.shape[:2], dtype=torch.float32) if needs[0] else None
     pointers = (*sums, sinks, d_sinks, stats, None, d_lse)
     tokens = (query, key, value, out, d_out, *d_tokens)
-    _call(BACKWARD, work, seed, tokens, (_on_scores(tensors.mask), *additions), pointers)
+    on_scores = (_on_scores(tensors.mask), *additions)
+    call_kernel(_kernel(work), BACKWARD, work, seed, tokens, on_scores, pointers, torch.get_num_threads())
     found = [None if d_sinks is None else d_sinks.sum(0), *sums]
     learnt = zip(empty_gradients(tensors, needs), found, strict=True)
     return (*d_tokens, *(like if x is None else x.to(like.dtype) for like, x in learnt))

@@ -28,10 +28,10 @@ _LIBRARY.define(f"rows_backward(Tensor grad, Tensor saved, {_SCHEMA}) -> Tensor"
 
 # ruff: noqa: SLF001 - torch tells of modes, transforms and tracers only here; without these names nothing is plain
 _dispatch_modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
-_functorch_level: Any = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+functorch_level: Any = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
 _is_tracing: Any = getattr(torch._C, "_get_tracing_state", None)
-_is_batched: Any = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", None)
-_CAN_TELL = None not in {_dispatch_modes, _functorch_level, _is_tracing, _is_batched}
+is_batched: Any = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", None)
+_CAN_TELL = None not in {_dispatch_modes, functorch_level, _is_tracing, is_batched}
 
 
 def is_plain(x: Tensor, mask: Tensor | None) -> bool:
@@ -42,7 +42,7 @@ def is_plain(x: Tensor, mask: Tensor | None) -> bool:
         and (mask is None or type(mask) is Tensor)
         and _CAN_TELL
         and _dispatch_modes() == 0
-        and _functorch_level() is None
+        and functorch_level() is None
         and _is_tracing() is None
         and forward_ad._current_level < 0
     )
@@ -180,7 +180,7 @@ class RowsFunction(torch.autograd.Function):
         name, options, dim = ctx.call
         again = torch.is_grad_enabled()  # a second derivative may be asked for
         # is_grads_batched, as in gradcheck, has a vmap of its own, which functorch's level does not show.
-        if not again and is_plain(grad, mask) and not _is_batched(grad):
+        if not again and is_plain(grad, mask) and not is_batched(grad):
             result = backward(grad.resolve_neg(), saved, name, options, dim, mask)
         elif ctx.reads_weights:
             result = from_weights(name, saved, grad, dim, options[0])

@@ -20,7 +20,6 @@ from dense_cases import (
     use_small_tiles,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.checkpoint import checkpoint
 
 import manymax as mm
 from manymax.attention.dense import plan, tiled
@@ -236,42 +235,6 @@ def test_tiles_that_nobody_sees_are_left_out(monkeypatch):
     assert sum(columns.stop - columns.start for _, columns in computed) == 16 + 9 * 32
 
 
-def dropped(p, seed, **changes):
-    torch.manual_seed(seed)
-    given, leaves = arguments(replace(Case(queries=50, keys=40), **changes))
-    given["enable_gqa"] = True
-    return mm.attention(**given, dropout_p=p, backend="tiled"), leaves
-
-
-def test_dropout_is_reproducible_and_moves_the_generator_by_one_draw():
-    first, _ = dropped(0.4, 7)
-    after = torch.rand(3)
-    again, _ = dropped(0.4, 7)
-    assert torch.equal(first, again)
-    assert torch.equal(after, torch.rand(3))
-    torch.manual_seed(7)
-    torch.randint(2**62, ())
-    assert torch.equal(after, torch.rand(3))
-    assert not torch.equal(first, dropped(0.4, 8)[0])
-
-
-@pytest.mark.parametrize("name", ["softmax", "sigmoid", "sparsemax"])
-def test_dropout_keeps_the_mean_and_the_probability(name, monkeypatch):
-    use_small_tiles(monkeypatch)
-    generator = torch.Generator().manual_seed(0)
-    query, key = torch.randn(2, 1, 4, 64, 8, generator=generator)
-    value = torch.eye(64).expand(1, 4, 64, 64)  # the output is the weights
-    whole = mm.attention(query, key, value, map=name)
-    parts = torch.stack([mm.attention(query, key, value, dropout_p=0.3, map=name, backend="tiled") for _ in range(150)])
-    shown = whole > 1e-3
-    assert abs((parts[:, shown] == 0).float().mean() - 0.3) < 0.007
-    kept = parts[parts > 0] / whole.expand_as(parts)[parts > 0]
-    torch.testing.assert_close(kept, torch.full_like(kept, 1 / 0.7), rtol=1e-3, atol=0)
-    rates = (parts[:, shown] == 0).float().mean(0)
-    assert (rates - 0.3).abs().max() < 6 * (0.21 / 150) ** 0.5
-    assert (parts[0] == 0).ne(parts[1] == 0).any()
-
-
 def test_dropout_is_independent_between_tiles(monkeypatch):
     computed = use_small_tiles(monkeypatch, rows=16, columns=16, elements=16**2)
     query = key = torch.zeros(2, 3, 64, 4)
@@ -295,26 +258,6 @@ def test_dropout_goes_back_through_the_same_weights(name, monkeypatch):
         return tiled.run(call)
 
     assert torch.autograd.gradcheck(function, tuple(leaves.values()), fast_mode=False)
-
-
-def test_dropping_all_gives_zeros():
-    out, leaves = dropped(1.0, 0)
-    assert (out == 0).all()
-    assert all((g == 0).all() for g in torch.autograd.grad(out.sum(), list(leaves.values())))
-
-
-def test_checkpoint_repeats_the_dropout():
-    given, leaves = arguments(Case())
-
-    def function(query):
-        return mm.attention(**{**given, "query": query}, dropout_p=0.5, backend="tiled")
-
-    torch.manual_seed(1)
-    (want,) = torch.autograd.grad(function(leaves["query"]).square().sum(), leaves["query"])
-    torch.manual_seed(1)
-    out = checkpoint(function, leaves["query"], use_reentrant=False)
-    (got,) = torch.autograd.grad(out.square().sum(), leaves["query"])
-    assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("direction", [torch.ones(()).double(), torch.ones((), requires_grad=True).double()])

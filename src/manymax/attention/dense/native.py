@@ -10,12 +10,11 @@ from torch import Tensor
 from manymax.attention.dense.call import Call
 from manymax.attention.dense.visibility import Band
 from manymax.kernels import attention, rows
-from manymax.kernels.attention_call import DTYPES, Tensors, Work
+from manymax.kernels.attention_call import DTYPES, FAR, Tensors, Work
 from manymax.maps.rule import Rule
 
-FAR = 2**60  # stands for no bound
-# Queries of a key head up to which the kernel for few queries serves: the other one took 1.0 to 2 times as long for 4,
-# 0.9 to 1.6 times for 8, 0.6 to 0.9 times for 16 (128 to 8192 keys, float32 and bfloat16, one thread).
+# Queries of a key head up to which the kernel for few queries serves: the other one took 1.1 to 4.8 times as long for
+# 4, 0.7 to 3.2 times for 8, 0.5 to 2.0 times for 16 (128 to 8192 keys, float32 and bfloat16, two threads).
 FEW = 8
 
 

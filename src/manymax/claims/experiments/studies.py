@@ -7,11 +7,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from manymax.kernels.attention_call import FAR, FEW, FORWARD, Work, call_kernel
 from manymax.kernels.native import native, status
-
-EVERYWHERE = 2**60  # more than any difference of positions
-FORWARD, DECODE = 0, 2
-DTYPES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}
 
 
 def kernels() -> ModuleType:
@@ -63,31 +60,24 @@ def attend(
         stats: (2, B, Hq, Nq) in float32, written: two numbers a row, or one for (B, Hq, Nq).
         threads: how many work.
     """
-    batch, heads, queries, dim = query.shape
+    dim = query.shape[3]
     if out is None:
-        out = query.new_empty((batch, heads, queries, value.shape[3]))
-    tokens = tuple((x.data_ptr(), *x.stride()[:3]) for x in (query, key, value, out))
+        out = query.new_empty((*query.shape[:3], value.shape[3]))
     module = kernels()
-    module.attention(
-        module.find_attention(name) if name == "softmax" else module.find_study(name),
-        DECODE if decode else FORWARD,
-        DTYPES[query.dtype],
-        (batch, heads, key.shape[1], queries, key.shape[2], dim, value.shape[3]),
-        (*tokens, None, None, None, None),
-        (None, None, None),
-        (0, 0, 0, 0, _address(stats), _address(lse), 0),
-        -EVERYWHERE,
-        0 if causal else EVERYWHERE,
-        dim**-0.5,
-        0.0,  # no softcap
-        1.0,  # temperature
-        0.0,  # no dropout
-        0,
+    number = module.find_attention(name) if name == "softmax" else module.find_study(name)
+    work = Work(
+        name,
         options,
-        threads,
+        temperature=1.0,
+        scale=dim**-0.5,
+        softcap=0.0,
+        dropout=0.0,
+        low=-FAR,
+        high=0 if causal else FAR,
+        lse=lse is not None,
+        few=decode,
     )
+    tokens = (query, key, value, out, None, None, None, None)
+    pointers = (None, None, None, None, stats, lse, None)
+    call_kernel(number, FEW if decode else FORWARD, work, 0, tokens, (None, None, None), pointers, threads)
     return out
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()

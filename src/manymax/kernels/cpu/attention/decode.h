@@ -8,8 +8,8 @@
 
 namespace manymax::MANYMAX_ISA {
 
-// Keys of a piece. What is prefetched past its end, 16 KB, another thread fetches too: of 256 keys that was half of all traffic in
-// bfloat16. Eight pieces a thread are enough for threads to end together.
+// Keys of a piece. What is prefetched past its end, 16 KB, another thread fetches too: with 256 keys of 64, 32 KB in bfloat16, two
+// threads read 26 GB/s of 32k keys, with longer pieces 40. Eight pieces a thread are enough for threads to end together.
 inline constexpr int64_t kShortestPiece = 256, kLongestPiece = 4096;
 
 template <class S, class E>

@@ -6,19 +6,6 @@
 
 namespace manymax::MANYMAX_ISA {
 
-// Lane i of the result is the sum of rows[i]: halves of two rows are added side by side, 3 operations for each row less one.
-template <int kStep = 1>
-MM_INLINE VF sum_rows(VF (&rows)[kLane]) {
-  if constexpr (kStep == kLane) {
-    return rows[0];
-  } else {
-#pragma GCC unroll 16
-    for (int i = 0; i < kLane; i += 2 * kStep)
-      rows[i] = halves<kStep, false>(rows[i], rows[i + kStep]) + halves<kStep, true>(rows[i], rows[i + kStep]);
-    return sum_rows<kStep * 2>(rows);
-  }
-}
-
 // A vector of the summed dim of query and key: kLane floats, or kLane pairs.
 template <class S>
 MM_INLINE VF key_vector(const S* p, int64_t left, float) {
@@ -74,7 +61,7 @@ MM_INLINE VF dot_keys(const E* query, const S* keys, int64_t step, int64_t last,
     d += 2 * kWide;
   }
   for (; d < dim; d += kWide) dot_part<S, E, 1, kAll>(query, keys, step, last, d, dim, sums);
-  return sum_rows(sums);
+  return reduce_lanes<float>(sums, [](VF a, VF b) { return a + b; });
 }
 
 // Scores of one packed query against kLane keys, rows of `step` from `keys` on; `last` is the last row that exists.

@@ -6,7 +6,7 @@
 
 namespace manymax::MANYMAX_ISA {
 
-// 2^t on 0 <= t <= 1, exactly 1 at 0: minimax of degree 5, 9.2e-8, or rough of degree 3, 8.6e-5, a 40th of what rounding to
+// 2^t on 0 <= t <= 1, exactly 1 at 0: minimax of degree 5, 9.2e-8, or rough of degree 3, 8.6e-5, a 20th of what rounding to
 // bfloat16 costs.
 template <bool kRough>
 MM_INLINE VF exp2_poly(VF t) {

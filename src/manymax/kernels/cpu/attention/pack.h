@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../convert.h"
+#include "../lanes.h"
 #include "../types.h"
 #include "products.h"
 
@@ -70,30 +71,17 @@ static inline void pack_rows(Stretch<BF16> x, int64_t rows, int64_t width, float
   }
 }
 
-// Of each two stretches of kStep lanes, the first ones of a and b, or the second ones.
-template <int kStep, bool kSecond, class V>
-MM_INLINE V halves(V a, V b) {
-  Bits<float> from[kLane];
-  for (int i = 0; i < kLane; ++i) from[i] = (i & kStep ? kLane + i - kStep : i) + (kSecond ? kStep : 0);
-#if defined(__clang__)
-  V both{};
-  for (int i = 0; i < kLane; ++i) both[i] = from[i] < kLane ? a[from[i]] : b[from[i] - kLane];
-  return both;
-#else
-  return __builtin_shuffle(a, b, load(from));
-#endif
-}
-
 // Transpose kLane vectors: element k of rows[i] becomes element i of rows[k].
 template <int kStep = 1>
 MM_INLINE void transpose(VF (&rows)[kLane]) {
   if constexpr (kStep < kLane) {
+    using Lanes = typename CountTo<kLane>::type;
 #pragma GCC unroll 16
     for (int i = 0; i < kLane; ++i) {
       if (i & kStep) continue;
       const VF a = rows[i], b = rows[i + kStep];
-      rows[i] = halves<kStep, false>(a, b);
-      rows[i + kStep] = halves<kStep, true>(a, b);
+      rows[i] = low_lanes<VF, kStep, kLane>(a, b, Lanes{});
+      rows[i + kStep] = high_lanes<VF, kStep, kLane>(a, b, Lanes{});
     }
     transpose<kStep * 2>(rows);
   }
