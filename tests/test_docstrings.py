@@ -11,7 +11,7 @@ import manymax as mm
 from manymax.describe.docstring import describe
 from manymax.describe.systems import systems
 
-SYSTEMS = [system for room in ("maps", "heads", "tasks") for system in systems(room)]
+SYSTEMS = [system for room in ("maps", "attentions", "heads", "tasks") for system in systems(room) if system.target]
 TARGETS = {f"{system.room}/{system.name}": system.target for system in SYSTEMS} | {
     name: getattr(mm, name) for name in mm.__all__
 }

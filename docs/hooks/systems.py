@@ -23,6 +23,8 @@ KINDS = {
     "threshold": "Threshold: a cut found from the whole row",
     "coupled": "Coupled: rows depend on each other",
     "dense": "Dense: all pairs, one for each map",
+    "linear": "Linear: features and a running state",
+    "recurrent": "Recurrent: scans and exact equivalences",
     "language": "Language",
     "classification": "Classification",
 }

@@ -1,6 +1,7 @@
 """The public names and nothing else."""
 
 from manymax.attention.dense.api import attention, explain
+from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.module import create_attention, list_attentions
 from manymax.heads.registry import create_head, list_heads
 from manymax.maps.clipped_softmax import clipped_softmax
@@ -30,6 +31,7 @@ __all__ = [
     "entmax",
     "entmax15",
     "explain",
+    "linear_attention",
     "list_attentions",
     "list_heads",
     "list_maps",

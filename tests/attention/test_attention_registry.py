@@ -12,13 +12,13 @@ def test_every_map_is_a_mechanism():
 
 
 def test_names_are_filtered_by_a_pattern():
-    assert mm.list_attentions("*relu") == ["relu", "squared_relu"]
+    assert mm.list_attentions("*relu") == ["linear-relu", "relu", "squared_relu"]
     assert mm.list_attentions("softmax?") == ["softmax1"]
     assert mm.list_attentions("Softmax") == []
 
 
-@pytest.mark.parametrize("name", mm.list_attentions())
-def test_every_mechanism_runs_with_the_plain_arguments(name):
+@pytest.mark.parametrize("name", mm.list_maps())
+def test_every_map_runs_with_the_plain_arguments(name):
     module = mm.create_attention(name, head_dim=8, num_heads=4)
     query, key, value = (torch.randn(2, 4, n, d) for n, d in ((5, 8), (7, 8), (7, 6)))
     assert module(query, key, value).shape == (2, 4, 5, 6)

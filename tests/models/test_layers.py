@@ -119,3 +119,29 @@ def test_a_block_is_pre_normalised():
 
     middle = x + block.attention(normalised(x), None, None)
     torch.testing.assert_close(block(x), middle + block.mlp(normalised(middle)))
+
+
+def test_a_mechanism_that_knows_order_gets_queries_and_keys_unturned():
+    class Recorder(torch.nn.Module):
+        def __init__(self, rotary):
+            super().__init__()
+            if rotary is not None:
+                self.rotary = rotary
+
+        def forward(self, query, key, value, **_):
+            self.seen = query, key
+            return value
+
+    seen = {}
+    for rotary in (None, True, False):
+        torch.manual_seed(0)
+        size = Size.of(1, None, None, None, None)
+        attention = Attention(size)
+        attention.mechanism = Recorder(rotary)
+        torch.manual_seed(1)
+        attention(torch.randn(1, 5, size.width), rotation(torch.arange(5), size.head_dim, 100.0), None)
+        seen[rotary] = attention.mechanism.seen
+    for turned, plain, default in zip(seen[True], seen[False], seen[None], strict=True):
+        assert torch.equal(turned, default)
+        assert torch.equal(turned[:, :, 0], plain[:, :, 0])
+        assert not torch.allclose(turned[:, :, 1:], plain[:, :, 1:])

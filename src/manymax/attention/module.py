@@ -33,9 +33,9 @@ def create_attention(name: str, *, head_dim: int, num_heads: int, **params: Any)
         name: one of `list_attentions()`.
         head_dim: the last dim of queries and keys.
         num_heads: number of query heads. Keys and values may have fewer, if their number divides it.
-        **params: the mechanism's own options. For a map they are `scale`, `softcap`, `sinks` (True to learn them),
-            `window`, `causal_align`, `dropout_p` (in training mode) and `backend`, as in `attention`, and beside them
-            the map's own.
+        **params: the mechanism's own options, which `manymax show` lists. For a map they are `scale`, `softcap`,
+            `sinks` (True to learn them), `window`, `causal_align`, `dropout_p` (in training mode) and `backend`, as in
+            `attention`, and beside them the map's own.
 
     Returns:
         A module with `forward(query, key, value, *, attn_mask=None, is_causal=False)`; tensors are (batch, heads,

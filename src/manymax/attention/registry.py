@@ -8,8 +8,41 @@ from functools import partial
 from torch import nn
 
 from manymax.attention.dense.module import DenseAttention
+from manymax.attention.linear.delta import Delta, GatedDelta
+from manymax.attention.linear.gated_linear import GatedLinear
+from manymax.attention.linear.lightning import LightningAttention, LightningAttention2
+from manymax.attention.linear.linear import Linear
+from manymax.attention.linear.mamba2 import Mamba2
+from manymax.attention.linear.retention import Retention
+from manymax.attention.linear.transnormer_llm import TransNormerLLM
+from manymax.attention.mechanism import Mechanism
 from manymax.maps.registry import MAPS
+
+# Mechanisms with a rule of their own: a class, or one with some of its options chosen.
+MECHANISMS: dict[str, Callable[..., Mechanism]] = {
+    "delta": Delta,
+    "gated-delta": GatedDelta,
+    "gated-linear": GatedLinear,
+    "lightning-attention": LightningAttention,
+    "lightning-attention-2": LightningAttention2,
+    "linear": Linear,
+    "linear-favor": partial(Linear, feature_map="favor"),
+    "linear-relu": partial(Linear, feature_map="relu"),
+    "mamba2": Mamba2,
+    "retention": Retention,
+    "transnormer-llm": TransNormerLLM,
+}
 
 # name -> what makes the module from head_dim=, num_heads= and the mechanism's own options. Each map is a mechanism of
 # its own: dense attention with that map.
-ATTENTIONS: dict[str, Callable[..., nn.Module]] = {name: partial(DenseAttention, name) for name in MAPS}
+ATTENTIONS: dict[str, Callable[..., nn.Module]] = {
+    **{name: partial(DenseAttention, name) for name in MAPS},
+    **MECHANISMS,
+}
+
+
+def mechanism_class(name: str) -> type[Mechanism]:
+    """Return the class of one of MECHANISMS."""
+    made = MECHANISMS[name]
+    found: type[Mechanism] = made.func if isinstance(made, partial) else made  # type: ignore[assignment]
+    return found

@@ -101,6 +101,11 @@ def _maps() -> Iterator[System]:
 
 
 def _attentions() -> Iterator[System]:
+    """Yield the mechanisms of attention: every map is one, and those with a rule of their own."""
+    yield from sorted([*_dense(), *_mechanisms()], key=lambda system: system.name)
+
+
+def _dense() -> Iterator[System]:
     """Yield a system for each map, which is a mechanism by itself: dense attention with that map."""
     module = import_module("manymax.attention.dense.module").DenseAttention
     formula = describe(import_module("manymax.attention.dense.api").attention)
@@ -118,6 +123,23 @@ def _attentions() -> Iterator[System]:
                 module=module.__module__,
                 options=options(module, {"map", "head_dim", "num_heads"}),
             )
+
+
+def _mechanisms() -> Iterator[System]:
+    """Yield the mechanisms with a rule of their own; a name may stand for a class with an option chosen."""
+    registry = import_module("manymax.attention.registry")
+    for name in sorted(registry.MECHANISMS):
+        mechanism = registry.mechanism_class(name)
+        yield System(
+            room="attentions",
+            name=name,
+            kind=mechanism.family,
+            text=describe(mechanism),
+            usage=f'mm.create_attention("{name}", head_dim=..., num_heads=...)',
+            module=mechanism.__module__,
+            options=options(mechanism, {"head_dim", "num_heads"}),
+            target=mechanism,
+        )
 
 
 def _heads() -> Iterator[System]:

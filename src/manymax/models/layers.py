@@ -85,11 +85,14 @@ class Attention(nn.Module):
         self.output = writer(size.width, size.width)
 
     def forward(self, x: Tensor, rotation: Tensor | None, cache: Cache | None, **options: Any) -> Tensor:
-        """Return what each token of x (B, N, width) reads from the others; options go to the mechanism."""
+        """Return what each token of x (B, N, width) reads from the others; options go to the mechanism.
+
+        Queries and keys are turned by `rotation`, unless the mechanism knows order by itself and says `rotary = False`.
+        """
         size = self.size
         heads = self.query_key_value(x).unflatten(-1, (-1, size.head_dim)).transpose(1, 2)
         query, key, value = heads.split([size.num_heads, size.num_kv_heads, size.num_kv_heads], dim=1)
-        if rotation is not None:
+        if rotation is not None and getattr(self.mechanism, "rotary", True):
             query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
             mixed = cache.attend(self.mechanism, query, key, value)

@@ -14,13 +14,14 @@ from manymax._names import closest
 from manymax.attention.dense.api import attention, choice
 from manymax.attention.dense.call import Window, window_sides
 from manymax.attention.dense.dispatch import Choice
+from manymax.attention.state import State
 from manymax.maps.module import Map
 from manymax.maps.registry import MAPS
 from manymax.maps.sinkhorn import Sinkhorn
 
 
 @dataclass(frozen=True)
-class KeyValueCache:
+class KeyValueCache(State):
     """The keys and values that later queries may see: (B, Hk, tokens, D) and (B, Hk, tokens, Dv)."""
 
     key: Tensor
@@ -47,6 +48,8 @@ class DenseAttention(nn.Module):
         TypeError: if neither attention nor the map has such an option.
         ValueError: if a value is out of range, or the backend cannot serve the options.
     """
+
+    rotary = True  # models turn queries and keys by their positions
 
     def __init__(
         self,

@@ -1,0 +1,190 @@
+"""Mechanisms that are a recurrence with parts around it: what each one chooses is in its own file."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from manymax.attention.linear.parts import ShortConvolution, per_head
+from manymax.attention.linear.recurrence import linear_attention
+from manymax.attention.linear.streams import Streams
+from manymax.attention.mechanism import CausalMechanism, both_ways, one_each
+from manymax.attention.state import State
+
+
+@dataclass(frozen=True)
+class LinearState(State):
+    """What a recurrence keeps.
+
+    Attributes:
+        memory: S, (B, H, Dk, Dv) in float32 at least; with a sum as normaliser one more column, the sum of keys.
+        length: tokens so far, (B,).
+        tail: the last inputs of the short convolution, (B, H, size - 1, Dq + Dk + Dv); None without one.
+    """
+
+    memory: Tensor
+    length: Tensor
+    tail: Tensor | None = None
+
+
+class LinearAttention(CausalMechanism):
+    """A mechanism whose state is one matrix a head.
+
+    A subclass says in `streams` what the recurrence reads, and in `finish` what becomes of its output. Without a causal
+    mask a rule that only adds, with neither decay nor convolution, reads the sum over all tokens, and queries may be
+    others than the keys' tokens; any other rule takes the mean of two scans, one in each direction.
+
+    Args:
+        head_dim: the last dim of queries and keys.
+        num_heads: number of query heads. Keys and values may have fewer, if their number divides it.
+        value_dim: the last dim of values; None is head_dim. Only parts with parameters of their own ask for it.
+        conv_size: tokens that a causal convolution of queries, keys and values sees; 0 is none.
+        chunk_size: tokens computed at once; None lets the form choose. It changes no result.
+        backend: "auto", "recurrent", "chunked", "quadratic" or "cpu", as in `linear_attention`.
+    """
+
+    family: ClassVar[str] = "linear"
+    normalise: ClassVar[bool] = False  # whether outputs are divided by the same sum with ones as values
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        num_heads: int,
+        value_dim: int | None = None,
+        conv_size: int = 0,
+        chunk_size: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(head_dim=head_dim, num_heads=num_heads)
+        self.value_dim = head_dim if value_dim is None else value_dim
+        self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
+        self.conv: nn.Module | None = None
+        if conv_size:
+            self.conv = ShortConvolution(num_heads, 2 * head_dim + self.value_dim, conv_size)
+        one_token = torch.zeros(1, 1, 1, 1)
+        linear_attention(one_token, one_token, one_token, **self.options)  # refuses options that no call could have
+
+    @abstractmethod
+    def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:
+        """Return what the recurrence reads.
+
+        Args:
+            query: (B, H, N, D).
+            key: (B, Hk, N, D), or with a convolution (B, H, N, D).
+            value: (B, Hk, N, Dv), or with a convolution (B, H, N, Dv).
+            positions: (B, N), how many tokens came before each; padding does not count.
+        """
+
+    def finish(self, out: Tensor, streams: Streams, value: Tensor) -> Tensor:
+        """Return what becomes of the recurrence's output; value is as the caller gave it."""
+        del streams, value
+        return out
+
+    def scan(
+        self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, state: LinearState | None
+    ) -> tuple[Tensor, LinearState]:
+        """Return the outputs and the state after the last token."""
+        start, memory, tail = (None, None, None) if state is None else (state.length, state.memory, state.tail)
+        positions, length = _positions(query, keep, start)
+        q, k, v, tail = self._convolve(query, key, value, keep, tail)
+        streams = _without_padding(self.streams(q, k, v, positions), keep)
+        out, memory = self._read(streams, memory)
+        return self.finish(out, streams, value), LinearState(memory, length, tail)
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
+        """Return the outputs of queries that see all keys."""
+        if self.conv is not None:
+            return both_ways(self.scan, (query, key, value), keep)
+        positions, _ = _positions(key, keep, None)
+        streams = _without_padding(self.streams(query, key, value, positions), keep)
+        if streams.log_decay is not None or streams.beta is not None:
+            return both_ways(self.scan, (query, key, value), keep)
+        return self.finish(self._read_all(streams), streams, value)
+
+    def _read(self, streams: Streams, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the outputs of the recurrence, normalised, and its state."""
+        value = with_ones(streams.value) if self.normalise else streams.value
+        out, memory = linear_attention(
+            streams.query,
+            streams.key,
+            value,
+            log_decay=streams.log_decay,
+            beta=streams.beta,
+            initial_state=memory,
+            **self.options,
+        )
+        return divide(out) if self.normalise else out, memory
+
+    def _read_all(self, streams: Streams) -> Tensor:
+        """Return the outputs of a sum over all tokens, normalised."""
+        query, key = streams.query, per_head(streams.key, self.num_heads)
+        value = per_head(streams.value, self.num_heads)
+        value = with_ones(value) if self.normalise else value
+        out = query @ (key.transpose(2, 3) @ value)
+        return divide(out) if self.normalise else out
+
+    def _convolve(
+        self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, tail: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        if self.conv is None:
+            return query, key, value, None
+        one_each(query, key)
+        joined = torch.cat([query, per_head(key, self.num_heads), per_head(value, self.num_heads)], -1)
+        if keep is not None:
+            joined = torch.where(keep[:, None, :, None], joined, 0)
+        ends = None if keep is None else _ends(keep)
+        out, tail = self.conv(joined, tail, ends)
+        q, k, v = out.split([self.head_dim, self.head_dim, self.value_dim], -1)
+        return q, k, v, tail
+
+
+def with_ones(value: Tensor) -> Tensor:
+    """Return values with a column of ones: what the recurrence makes of it is the sum of the weights."""
+    return torch.cat([value, torch.ones_like(value[..., :1])], -1)
+
+
+def divide(out: Tensor) -> Tensor:
+    """Return all columns divided by the last; 0 where that is 0, since nothing was seen."""
+    numerator, sums = out[..., :-1], out[..., -1:]
+    return torch.where(sums == 0, 0, numerator / torch.where(sums == 0, 1, sums))
+
+
+def _positions(x: Tensor, keep: Tensor | None, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return each token's position, (B, N), and how many tokens there are after the last, (B,)."""
+    batch, tokens = x.shape[0], x.shape[2]
+    if start is None:
+        start = torch.zeros(batch, dtype=torch.int64, device=x.device)
+    if keep is None:
+        return start[:, None] + torch.arange(tokens, device=x.device), start + tokens
+    count = keep.cumsum(1)
+    return start[:, None] + (count - 1).clamp(min=0), start + keep.sum(1)
+
+
+def _ends(keep: Tensor) -> Tensor:
+    """Return the place behind the last token that is no padding, (B,)."""
+    places = torch.arange(1, keep.shape[1] + 1, device=keep.device)
+    return torch.where(keep, places, 0).amax(1)
+
+
+def _without_padding(streams: Streams, keep: Tensor | None) -> Streams:
+    """Return streams in which padding writes nothing and forgets nothing."""
+    if keep is None:
+        return streams
+    query, key, value, log_decay, beta = streams
+    one, two = keep[:, None], keep[:, None, :, None]
+    if log_decay is not None:
+        if log_decay.dim() == 1:
+            log_decay = log_decay[:, None].expand(query.shape[:3])
+        log_decay = torch.where(two if log_decay.dim() == 4 else one, log_decay, 0)
+    return Streams(
+        query,
+        torch.where(two, key, 0),
+        torch.where(two, value, 0),
+        log_decay,
+        None if beta is None else torch.where(one, beta, 0),
+    )

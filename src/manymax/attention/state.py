@@ -1,0 +1,96 @@
+"""What a mechanism keeps of the tokens so far: a small dataclass of tensors, batch first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class State:
+    """Tensors whose first dim is the batch. A field may also be None or another state.
+
+    Example:
+        >>> import torch, manymax as mm
+        >>> attend = mm.create_attention("linear", head_dim=8, num_heads=2)
+        >>> query, key, value = torch.randn(3, 4, 2, 16, 8).unbind()
+        >>> out, state = attend.prefill(query, key, value)
+        >>> first, last = state[:1], state[[3]]
+        >>> type(state).cat([first, last]).to(torch.float64).batch
+        2
+    """
+
+    def __init_subclass__(cls) -> None:
+        """Let `torch.load` read it without arbitrary code."""
+        torch.serialization.add_safe_globals([cls])
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return the state with a function of each tensor in the place of the tensor."""
+        changes = {name: _applied(value, function) for name, value in self._fields().items()}
+        return dataclasses.replace(self, **changes)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Return the state elsewhere or in another dtype, as `Tensor.to`; integers keep their dtype."""
+        device = torch.empty(0, device=next(self.tensors()).device).to(*args, **kwargs).device
+        return self.apply(lambda x: x.to(*args, **kwargs) if x.is_floating_point() else x.to(device))
+
+    def detach(self) -> Self:
+        """Return the state without its history: the next tokens' gradients end here."""
+        return self.apply(Tensor.detach)
+
+    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> Self:
+        """Return the state of some sequences of the batch: a slice, their numbers, or a bool for each."""
+        if isinstance(index, int):
+            hint = f"[{index}:{index + 1}] keeps a batch of one"
+            raise TypeError(f"index: expected a slice, a sequence or a tensor, got {index}; {hint}")
+        where = torch.as_tensor(index) if isinstance(index, (list, tuple)) else index
+        return self.apply(lambda x: x[where.to(x.device) if isinstance(where, Tensor) else where])
+
+    @classmethod
+    def cat(cls, states: Sequence[Self]) -> Self:
+        """Return one state whose batch is that of all states, in order."""
+        if not states:
+            raise ValueError("states: expected at least one, got none")
+        joined: dict[str, State | Tensor | None] = {}
+        for name, first in states[0]._fields().items():
+            parts = [state._fields()[name] for state in states]
+            if isinstance(first, State):
+                joined[name] = type(first).cat(parts)
+            else:
+                joined[name] = None if first is None else torch.cat(parts)
+        return dataclasses.replace(states[0], **joined)
+
+    @property
+    def batch(self) -> int:
+        """Return how many sequences the state is of."""
+        return int(next(self.tensors()).shape[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Return how much memory the tensors take."""
+        return sum(x.numel() * x.element_size() for x in self.tensors())
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Iterate over the tensors."""
+        for value in self._fields().values():
+            if isinstance(value, State):
+                yield from value.tensors()
+            elif value is not None:
+                yield value
+
+    def _fields(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def _applied(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, State):
+        return value.apply(function)
+    return None if value is None else function(value)

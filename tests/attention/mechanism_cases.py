@@ -1,0 +1,44 @@
+"""The mechanisms that the contract tests run: every registered name, and options that take other ways through the code.
+
+A new mechanism appears by itself; a line in OPTIONS adds a variant of it.
+"""
+
+import torch
+
+import manymax as mm
+from manymax.attention.mechanism import CausalMechanism
+from manymax.attention.registry import MECHANISMS, mechanism_class
+
+OPTIONS = {
+    "delta": [{"conv_size": 0, "negative": True}],
+    "gated-delta": [{"conv_size": 0, "gate": False}],
+    "lightning-attention-2": [{"conv_size": 3, "slopes": [0.0, 1.5, 0.01, 40.0]}],
+    "linear": [{"feature_map": "squared_relu"}, {"feature_map": "favor", "num_features": 5}, {"conv_size": 2}],
+    "transnormer-llm": [{"layer": 1, "num_layers": 3, "decay": "code", "lrpe": True}],
+}
+HEADS, DIM = 4, 6
+
+
+def _label(name, options):
+    return "-".join([name, *(f"{key}={value}" for key, value in options.items())])
+
+
+CASES = {_label(name, options): (name, options) for name in MECHANISMS for options in [{}, *OPTIONS.get(name, [])]}
+CAUSAL = {label: case for label, case in CASES.items() if issubclass(mechanism_class(case[0]), CausalMechanism)}
+
+
+def make(case, **more):
+    """Return the mechanism of a case, whose random parameters do not depend on the tests before."""
+    name, options = case
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return mm.create_attention(name, head_dim=DIM, num_heads=HEADS, **options, **more).double()
+
+
+def tokens(count, *, batch=2, kv_heads=HEADS, dtype=torch.float64, seed=0):
+    """Return query, key and value of so many tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(batch, heads, count, DIM, generator=generator, dtype=torch.float64).to(dtype)
+        for heads in (HEADS, kv_heads, kv_heads)
+    )

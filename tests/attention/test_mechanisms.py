@@ -1,0 +1,194 @@
+"""The laws that every mechanism with a rule of its own obeys, whatever the rule."""
+
+import io
+
+import pytest
+import torch
+from mechanism_cases import CASES, CAUSAL, DIM, HEADS, make, tokens
+
+EXACT = {"rtol": 0, "atol": 1e-10}
+
+
+def each(cases):
+    return pytest.mark.parametrize("case", list(cases.values()), ids=list(cases))
+
+
+@each(CASES)
+def test_plain_arguments_are_enough(case):
+    query, key, value = tokens(9)
+    out = make(case)(query, key, value)
+    assert out.shape == query.shape
+    assert out.isfinite().all()
+
+
+@each(CASES)
+def test_padding_takes_no_part_if_all_tokens_see_each_other(case):
+    module, (query, key, value) = make(case), tokens(9)
+    keep = torch.tensor([[False, False, True, True, True, True, True, False, False]] * 2)
+    for x in (query, key, value):
+        x[:, :, :2] = torch.nan
+        x[:, :, 7:] = torch.inf
+    inner = [x[:, :, 2:7].clone().requires_grad_() for x in (query, key, value)]
+    outer = [x.clone().requires_grad_() for x in (query, key, value)]
+    expected = module(*inner)
+    out = module(*outer, attn_mask=keep[:, None, None])
+    torch.testing.assert_close(out[:, :, 2:7], expected, **EXACT)
+    weights = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * weights).sum(), inner)
+    grads = torch.autograd.grad((out[:, :, 2:7] * weights).sum(), outer)
+    for grad, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(grad[:, :, 2:7], want, **EXACT)
+        assert (grad[:, :, :2] == 0).all()
+        assert (grad[:, :, 7:] == 0).all()
+
+
+@each(CASES)
+def test_fewer_key_heads_are_repeated_ones(case):
+    module, (query, key, value) = make(case), tokens(7, kv_heads=2)
+    repeated = module(query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1))
+    torch.testing.assert_close(module(query, key, value), repeated, **EXACT)
+
+
+@each(CASES)
+def test_sequences_in_one_row_do_not_meet(case):
+    module, row = make(case), tokens(12, batch=1)
+    bounds = torch.tensor([0, 5, 5, 6, 12])
+    forms = [False, True] if case in CAUSAL.values() else [False]
+    for is_causal in forms:
+        parts = [module(*(x[:, :, a:b] for x in row), is_causal=is_causal) for a, b in ((0, 5), (5, 6), (6, 12))]
+        out = module(*row, is_causal=is_causal, cu_seqlens=bounds)
+        torch.testing.assert_close(out, torch.cat(parts, 2), **EXACT)
+
+
+@each(CASES)
+def test_bfloat16_is_close_to_float32(case):
+    module, low = make(case).float(), tokens(33, dtype=torch.bfloat16)
+    expected = module(*(x.float() for x in low))
+    out = module.to(torch.bfloat16)(*low)
+    assert out.dtype == torch.bfloat16
+    assert (out.float() - expected).norm() < 0.05 * expected.norm()
+
+
+@each(CASES)
+def test_gradients(case):
+    module = make(case)
+    inputs = [x.requires_grad_() for x in tokens(4, batch=1)]
+    for is_causal in [False, True] if case in CAUSAL.values() else [False]:
+        assert torch.autograd.gradcheck(lambda *x, c=is_causal: module(*x, is_causal=c), inputs, fast_mode=True)
+
+
+@each({label: case for label, case in CASES.items() if case not in CAUSAL.values()})
+def test_no_causal_form_is_said(case):
+    with pytest.raises(ValueError, match=r"is_causal: .* no causal form"):
+        make(case)(*tokens(3), is_causal=True)
+
+
+@each(CAUSAL)
+def test_a_sequence_may_be_split_anywhere(case):
+    module, whole = make(case), [x.requires_grad_() for x in tokens(21)]
+    expected = module(*whole, is_causal=True)
+    weights = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * weights).sum(), whole)
+    for split in (1, 8, 20):
+        first, state = module.prefill(*(x[:, :, :split] for x in whole))
+        rest, state = module.step(*(x[:, :, split:] for x in whole), state)
+        out = torch.cat([first, rest], 2)
+        torch.testing.assert_close(out, expected, **EXACT)
+        for grad, want in zip(torch.autograd.grad((out * weights).sum(), whole), wanted, strict=True):
+            torch.testing.assert_close(grad, want, **EXACT)
+
+
+@each(CAUSAL)
+def test_token_by_token_equals_all_at_once(case):
+    module, whole = make(case), tokens(11, kv_heads=2)
+    out, state = module.prefill(*(x[:, :, :1] for x in whole))
+    outs = [out]
+    for t in range(1, 11):
+        out, state = module.step(*(x[:, :, t : t + 1] for x in whole), state)
+        outs.append(out)
+    torch.testing.assert_close(torch.cat(outs, 2), module(*whole, is_causal=True), **EXACT)
+
+
+@each(CAUSAL)
+def test_no_output_depends_on_a_later_token(case):
+    module, whole = make(case), [x.requires_grad_() for x in tokens(9)]
+    out = module(*whole, is_causal=True)
+    for grad in torch.autograd.grad(out[:, :, 4].sum(), whole):
+        assert (grad[:, :, 5:] == 0).all()
+        assert (grad[:, :, :5] != 0).any()
+
+
+@each(CAUSAL)
+def test_padding_changes_neither_outputs_nor_the_state(case):
+    module, whole = make(case), tokens(8)
+    expected, state = module.prefill(*whole)
+    following = tokens(2, seed=1)
+    then, _ = module.step(*following, state)
+    for left, right in ((3, 0), (0, 3), (2, 1)):
+        padded = [torch.nn.functional.pad(x, (0, 0, left, right), value=torch.nan) for x in whole]
+        keep = torch.nn.functional.pad(torch.ones(1, 1, 1, 8, dtype=torch.bool), (left, right))
+        out, state = module.prefill(*padded, attn_mask=keep)
+        torch.testing.assert_close(out[:, :, left : left + 8], expected, **EXACT)
+        torch.testing.assert_close(module.step(*following, state)[0], then, **EXACT)
+        out = module(*padded, attn_mask=keep, is_causal=True)
+        torch.testing.assert_close(out[:, :, left : left + 8], expected, **EXACT)
+
+
+@each(CAUSAL)
+def test_padding_may_differ_from_sequence_to_sequence(case):
+    module, whole = make(case), tokens(8)
+    keep = torch.arange(8) >= torch.tensor([[0], [5]])
+    out = module(*whole, attn_mask=keep[:, None, None], is_causal=True)
+    for i, start in enumerate((0, 5)):
+        alone = module(*(x[i : i + 1, :, start:] for x in whole), is_causal=True)
+        torch.testing.assert_close(out[i : i + 1, :, start:], alone, **EXACT)
+
+
+@each(CAUSAL)
+def test_a_state_is_saved_indexed_joined_and_moved(case):
+    module, whole = make(case), tokens(6, batch=3)
+    _, state = module.prefill(*whole)
+    following = tokens(1, batch=3, seed=1)
+    expected, _ = module.step(*following, state)
+    kind = type(state)
+    assert state.batch == 3
+    assert state.nbytes == sum(x.numel() * x.element_size() for x in state.tensors())
+    memory = io.BytesIO()
+    torch.save(state, memory)
+    memory.seek(0)
+    for same in (torch.load(memory), kind.cat([state[:1], state[[1, 2]]]), state.to("cpu").detach()):
+        torch.testing.assert_close(module.step(*following, same)[0], expected, **EXACT)
+    picked, _ = module.step(*(x[1:] for x in following), state[torch.tensor([False, True, True])])
+    torch.testing.assert_close(picked, expected[1:], **EXACT)
+    with pytest.raises(TypeError, match=r"index: expected a slice"):
+        state[0]
+
+
+@each(CAUSAL)
+def test_low_precision_tokens_leave_a_float32_state(case):
+    _, state = make(case).to(torch.bfloat16).prefill(*tokens(5, dtype=torch.bfloat16))
+    sums = [x for x in state.tensors() if x.is_floating_point()]
+    assert any(x.dtype == torch.float32 for x in sums) or type(state).__name__ == "KeyValueCache"
+
+
+@each(CASES)
+def test_wrong_arguments(case):
+    module, (query, key, value) = make(case), tokens(5)
+    with pytest.raises(ValueError, match=rf"query: expected \(batch, {HEADS}, tokens, {DIM}\)"):
+        module(query[:, :2], key, value)
+    with pytest.raises(ValueError, match="key: expected"):
+        module(query, key[..., :2], value)
+    with pytest.raises(ValueError, match="key: expected a number of heads that divides"):
+        module(query, key[:, :3], value[:, :3])
+    with pytest.raises(ValueError, match="value: expected"):
+        module(query, key, value[:, :, :2])
+    with pytest.raises(ValueError, match="attn_mask: expected bool of shape"):
+        module(query, key, value, attn_mask=torch.ones(5, 5, dtype=torch.bool))
+    with pytest.raises(ValueError, match="attn_mask: expected bool of shape"):
+        module(query, key, value, attn_mask=torch.zeros(2, 1, 1, 5))
+    with pytest.raises(ValueError, match="cu_seqlens: expected one row"):
+        module(query, key, value, cu_seqlens=torch.tensor([0, 5]))
+    with pytest.raises(ValueError, match="cu_seqlens: expected rising bounds from 0 to 5"):
+        module(query[:1], key[:1], value[:1], cu_seqlens=torch.tensor([0, 4]))
+    with pytest.raises(TypeError, match="sise"):
+        make(case, sise=3)
