@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from manymax import cli
-from manymax.compare import command, options
+from manymax.compare import command, options, series
+from manymax.compare.reading import from_mapping
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in cli.COMMANDS)])
@@ -114,13 +115,14 @@ def test_options_come_before_the_plan_file(tmp_path, monkeypatch):
     path.write_text('seeds = 5\ntask = "digits"\nmodel = {depth = 4}\n')
     words = ["compare", str(path), "--seeds", "7,9", "--model", "depth=1", "width=64", "--batch-size", "3"]
     monkeypatch.chdir(tmp_path)
-    plan = options.read_plan(cli.build_parser().parse_args(words))
+    (plan,) = series.plans(options.read_keys(cli.build_parser().parse_args(words)))
     assert plan.seeds == (7, 9)
     assert plan.task == "digits"
     assert plan.model == {"depth": 1, "width": 64}
     assert plan.batch_size == 3
     words = ["compare", "--text", "prose.txt"]
-    assert options.read_plan(cli.build_parser().parse_args(words)).text == str(tmp_path / "prose.txt")
+    (plan,) = series.plans(options.read_keys(cli.build_parser().parse_args(words)))
+    assert plan.text == str(tmp_path / "prose.txt")
 
 
 @pytest.mark.parametrize(
@@ -137,15 +139,17 @@ def test_options_come_before_the_plan_file(tmp_path, monkeypatch):
 )
 def test_cores_are_shared_between_trainings(keys, workers, cores, expected, monkeypatch):
     monkeypatch.setattr(options, "cores", lambda: cores)
-    assert command.shares(options.from_mapping(keys), workers) == expected
+    assert command.shares(from_mapping(keys), workers) == expected
 
 
 def test_where_a_run_goes(monkeypatch):
     parse = cli.build_parser().parse_args
-    plan = options.from_mapping({"task": "text:length=16"})
+    plan = from_mapping({"task": "text:length=16"})
     monkeypatch.setattr(command.time, "strftime", lambda form: "20260101-000000")
-    assert str(command._folder(parse(["compare"]), plan)) == "runs/20260101-000000-text"
-    assert str(command._folder(parse(["compare", "--out", "here"]), plan)) == "here"
-    assert str(command._folder(parse(["compare", "/tmp"]), plan)) == "/tmp"
+    assert str(command._folder(parse(["compare"]), [plan])) == "runs/20260101-000000-text"
+    both = [plan, from_mapping({"task": "recall"})]
+    assert str(command._folder(parse(["compare"]), both)) == "runs/20260101-000000-text-recall"
+    assert str(command._folder(parse(["compare", "--out", "here"]), [plan])) == "here"
+    assert str(command._folder(parse(["compare", "/tmp"]), [plan])) == "/tmp"
     with pytest.raises(ValueError, match="out: expected nothing"):
-        command._folder(parse(["compare", "/tmp", "--out", "here"]), plan)
+        command._folder(parse(["compare", "/tmp", "--out", "here"]), [plan])

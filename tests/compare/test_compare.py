@@ -160,3 +160,38 @@ def test_a_full_disk_is_one_line(manymax, smoke_plan, tmp_path):
         f"manymax: the disk is full at {tmp_path}/run; every finished job is kept; free some space and go on with: "
         f"manymax compare {tmp_path}/run\n"
     )
+
+
+def test_several_tasks_are_one_series(manymax, smoke_plan, tmp_path):
+    run = tmp_path / "run"
+    tasks = ["text:length=32", "recall:length=16"]
+    command = [
+        *manymax,
+        "compare",
+        smoke_plan,
+        "--candidates",
+        "linear",
+        "--seeds",
+        "1",
+        "--out",
+        run,
+        "--task",
+        *tasks,
+    ]
+    done = finish(command, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("1-text", "2-recall"):
+        assert {line["status"] for line in lines(run / name).values()} == {"ok"}
+        assert f"report: {run}/{name}/report.html" in done.stdout
+    head = next(line for line in done.stdout.splitlines() if "recall:length=16: accuracy" in line)
+    assert head.startswith("candidate")
+    page = (run / "report.html").read_text()
+    assert 'href="1-text/report.html"' in page
+    assert 'href="2-recall/report.html"' in page
+    assert page.count("<tr") == 4  # two rows of heads, the baseline and the candidate
+    again = finish([*manymax, "compare", run], cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.count("jobs are finished already") == 2
+    rebuilt = finish([*manymax, "report", run, "--out", tmp_path / "all.html"], cwd=tmp_path)
+    assert rebuilt.stdout.endswith(f"report: {tmp_path}/all.html\n")
+    assert 'href="run/2-recall/report.html"' in (tmp_path / "all.html").read_text()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from manymax.compare import candidate, plan_file
+from manymax.compare import candidate, plan_file, series
 from manymax.compare.candidate import Candidate
 from manymax.compare.plan import DEFAULTS, LIMITS, Plan
 from manymax.compare.reading import from_mapping
@@ -190,4 +190,24 @@ def test_files_that_are_no_plans(tmp_path, name, text, error, message):
 
 @pytest.mark.parametrize("path", sorted(PLANS.glob("*.toml")), ids=lambda path: path.name)
 def test_every_plan_of_the_repository_reads(path):
-    assert from_mapping(plan_file.read(path)).labels
+    assert all(plan.labels for plan in series.plans(plan_file.read(path)))
+
+
+def test_several_tasks_are_several_plans_that_share_the_budget(tmp_path):
+    given = {"task": ["text", {"name": "recall", "pairs": 2}], "budget": "6min", "seeds": 1}
+    first, second = series.plans(given)
+    assert (first.task, second.task) == ("text", "recall:pairs=2")
+    assert first.budget == second.budget == 180
+    assert series.plans({"task": "text", "budget": "6min"})[0].budget == 360
+    assert series.folders(tmp_path, [first, second]) == [tmp_path / "1-text", tmp_path / "2-recall"]
+    for wrong in ([], ["text", "text"]):
+        with pytest.raises(ValueError, match=r"task: expected at least one, each once"):
+            series.plans({"task": wrong})
+
+
+def test_a_series_keeps_its_plan(tmp_path):
+    series.save(tmp_path / "run", {"task": ["text", "recall"]})
+    series.save(tmp_path / "run", {"task": ["text", "recall"]})
+    with pytest.raises(ValueError, match=r"out: .* holds a series of runs with another plan"):
+        series.save(tmp_path / "run", {"task": ["text", "listops"]})
+    assert series.runs_in(tmp_path) == series.runs_in(tmp_path / "run") == []

@@ -1,17 +1,16 @@
-"""Which backend of `mm.attention` serves a piece of work: stands in every result, since it explains the speed."""
+"""Which backend of attention serves a piece of work: stands in every result, since it explains the speed."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from torch import Tensor
-
-from manymax.attention.dense.call import Call
 from manymax.attention.dense.dispatch import BACKENDS
+from manymax.attention.linear.recurrence import FORMS
 
-Run = Callable[[Call], tuple[Tensor, ...]]
+Run = Callable[..., Any]
 
 
 class Served(list[str]):
@@ -23,20 +22,23 @@ class Served(list[str]):
 
 @contextlib.contextmanager
 def observe() -> Iterator[Served]:
-    """Note which backends serve the calls inside the `with` block; none for a mechanism that is no dense attention."""
-    served, originals = Served(), dict(BACKENDS)
-    for name, entry in originals.items():
+    """Note what serves the calls inside the `with` block: backends of dense attention, forms of the recurrence."""
+    served, backends, forms = Served(), dict(BACKENDS), dict(FORMS)
+    for name, entry in backends.items():
         BACKENDS[name] = dataclasses.replace(entry, run=_noting(name, entry.run, served))
+    for name, form in forms.items():
+        FORMS[name] = _noting(name, form, served)
     try:
         yield served
     finally:
-        BACKENDS.update(originals)
+        BACKENDS.update(backends)
+        FORMS.update(forms)
 
 
 def _noting(name: str, run: Run, served: Served) -> Run:
-    def noting(call: Call) -> tuple[Tensor, ...]:
+    def noting(*arguments: Any) -> Any:
         if name not in served:
             served.append(name)
-        return run(call)
+        return run(*arguments)
 
     return noting

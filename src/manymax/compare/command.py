@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from manymax._extras import require
-from manymax.compare import candidate, executors, jobs, options, progress, runner, state
+from manymax.compare import candidate, executors, jobs, options, progress, runner, series, state
 from manymax.compare.plan import Plan
 
 SUMMARY = "train candidates side by side and measure quality, speed, memory and stability"
@@ -25,14 +25,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the plan, write the report and print the table."""
+    """Run the plan, write the report and print the table; with several tasks, do so for each and then for all."""
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             require(package, "compare")
-    plan = options.read_plan(args)
     if args.executor and args.workers:
         raise ValueError("workers: expected nothing with --executor, whose cluster has its own")
-    folder = _folder(args, plan)
+    keys = options.read_keys(args)
+    plans = series.plans(keys)
+    folder = _folder(args, plans)
+    from manymax.compare import report  # noqa: PLC0415  (its packages are optional)
+
+    if len(plans) == 1:
+        _run_one(args, plans[0], folder, folder)
+        return 0
+    series.save(folder, keys)
+    parts = series.folders(folder, plans)
+    for plan, part in zip(plans, parts, strict=True):
+        _run_one(args, plan, part, folder)
+        print()
+    path = report.build_overview(parts, folder)
+    report.print_overview(parts)
+    print(f"report: {path}")
+    return 0
+
+
+def _run_one(args: argparse.Namespace, plan: Plan, folder: Path, whole: Path) -> None:
+    """Run a plan on one task, write its report and print its table; `whole` is the folder that goes on with it."""
     workers, threads = shares(plan, args.workers)
     executor = executors.create(args.executor, workers)
     if args.executor:
@@ -42,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         display.say(f"run: {folder}")
         runner.Runner(plan, folder, executor, display, threads, retry=args.retry).run(args.command_line)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_interrupted(folder, plan)) from None
+        raise KeyboardInterrupt(_interrupted(folder, plan, whole)) from None
     finally:
         executor.close()
     from manymax.compare import report  # noqa: PLC0415  (its packages are optional)
@@ -50,19 +69,18 @@ def run(args: argparse.Namespace) -> int:
     path = report.build([folder])
     report.print_table([folder])
     print(f"report: {path}")
-    return 0
 
 
-def _folder(args: argparse.Namespace, plan: Plan) -> Path:
-    """Return the folder of the run: the one given, or one named after time and task."""
+def _folder(args: argparse.Namespace, plans: list[Plan]) -> Path:
+    """Return the folder of the run: the one given, or one named after time and tasks."""
     if args.plan is not None and args.plan.is_dir():
         if args.out is not None and args.out != args.plan:
             raise ValueError(f"out: expected nothing, since {args.plan} goes on in its own folder, got {args.out}")
         return Path(args.plan)
     if args.out is not None:
         return Path(args.out)
-    task = candidate.parse(plan.task, "task").system
-    return Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{task}")
+    tasks = "-".join(candidate.parse(plan.task, "task").system for plan in plans)
+    return Path("runs", f"{time.strftime('%Y%m%d-%H%M%S')}-{tasks}")
 
 
 def shares(plan: Plan, workers: int | None) -> tuple[int, tuple[int, int]]:
@@ -82,8 +100,9 @@ def shares(plan: Plan, workers: int | None) -> tuple[int, tuple[int, int]]:
     return workers, (plan.threads or max(1, cores // workers), plan.threads or cores)
 
 
-def _interrupted(folder: Path, plan: Plan) -> str:
+def _interrupted(folder: Path, plan: Plan, whole: Path) -> str:
     if not (folder / state.STATE_NAME).exists():
-        return "interrupted while calibrating; nothing is stored yet"
+        kept = f"; go on with: manymax compare {whole}" if whole != folder else "; nothing is stored yet"
+        return f"interrupted while calibrating{kept}"
     finished, total = runner.counts(folder, plan)
-    return f"interrupted; {finished} of {total} jobs are finished; go on with: manymax compare {folder}"
+    return f"interrupted; {finished} of {total} jobs are finished; go on with: manymax compare {whole}"

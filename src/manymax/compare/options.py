@@ -10,7 +10,7 @@ from typing import Any
 
 from manymax.compare import candidate, plan_file
 from manymax.compare.plan import SITES, Plan
-from manymax.compare.reading import from_mapping
+from manymax.compare.series import SERIES_NAME
 from manymax.compare.state import STATE_NAME
 
 
@@ -23,7 +23,12 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     keys.add_argument("--site", metavar="SITE", help=f"where the candidates act: {' or '.join(SITES)}")
     keys.add_argument("--candidates", nargs="+", metavar="NAME", help="name, or name:option=value,option=value")
     keys.add_argument("--baseline", metavar="NAME", help="what the others are measured against (softmax)")
-    keys.add_argument("--task", metavar="NAME", help="what is learnt (text); see: manymax list tasks")
+    keys.add_argument(
+        "--task",
+        nargs="+",
+        metavar="NAME",
+        help="what is learnt (text); several share the budget; see: manymax list tasks",
+    )
     keys.add_argument("--text", metavar="PATH", help="a file or folder to train on, for the task text")
     keys.add_argument("--seeds", type=_seeds, metavar="N", help="how many (3), or which: 3,4,5")
     keys.add_argument("--budget", metavar="TIME", help="for training, speed and length together (3min)")
@@ -45,24 +50,33 @@ def _seeds(text: str) -> int | list[int]:
     return numbers if "," in text else numbers[0]
 
 
-def read_plan(args: argparse.Namespace) -> Plan:
-    """Return the plan of the arguments: the file's keys, or the run's, with the options in front of them.
+def read_keys(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the keys of a plan: the file's, or those of the run to go on with, with the options in front of them.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the plan has mistakes.
+        ValueError: if the file is no plan.
     """
     keys: dict[str, Any] = {}
     if args.plan is not None:
-        # What a run was planned with; its plan.json is what became of it.
-        keys = plan_file.read_json(args.plan, STATE_NAME)["plan"] if args.plan.is_dir() else plan_file.read(args.plan)
+        keys = _planned(args.plan) if args.plan.is_dir() else plan_file.read(args.plan)
     for field in dataclasses.fields(Plan):
         given = getattr(args, field.name, None)
         if given is not None:
             keys[field.name] = _sizes(given) if field.name == "model" else given
+    if isinstance(keys.get("task"), list) and len(keys["task"]) == 1:
+        keys["task"] = keys["task"][0]
     if keys.get("text") is not None:
         keys["text"] = str(Path(keys["text"]).resolve())  # a run may go on from another folder
-    return from_mapping(keys)
+    return keys
+
+
+def _planned(run: Path) -> dict[str, Any]:
+    """Return what a run, or a series of them, was planned with; its plan.json is what became of it."""
+    if (run / SERIES_NAME).is_file():
+        return plan_file.read_json(run, SERIES_NAME)
+    keys: dict[str, Any] = plan_file.read_json(run, STATE_NAME)["plan"]
+    return keys
 
 
 def _sizes(given: list[str]) -> dict[str, object]:

@@ -19,9 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table, write the report, and say where it is."""
-    from manymax.compare.report import build, print_table  # noqa: PLC0415  (so that --help reads no result code)
+    """Print the table, write the report, and say where it is; of a series of runs do so for each, then for all."""
+    from manymax.compare import report, series  # noqa: PLC0415  (so that --help reads no result code)
 
-    print_table(args.runs)
-    print(f"report: {build(args.runs, args.out)}")
+    parts = series.runs_in(args.runs[0]) if len(args.runs) == 1 else []
+    for folders in [[part] for part in parts] or [args.runs]:
+        report.print_table(folders)
+        print(f"report: {report.build(folders, None if parts else args.out)}")
+    if parts:
+        report.print_overview(parts)
+        print(f"report: {report.build_overview(parts, args.runs[0], args.out)}")
     return 0

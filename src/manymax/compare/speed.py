@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from manymax.compare.jobs import Order
 from manymax.compare.outcome import of_error
 from manymax.compare.rounds import noise_floor, play, speed_ratio
 from manymax.compare.subject import Subject
 from manymax.compare.train import Trainer
+from manymax.models.layers import Cache
 
 GENERATED_ROWS = 8
 CONTROL = 0.25  # share of the time for the baseline against itself
@@ -26,12 +30,14 @@ class Contestant:
         tokens: targets of a step.
         prompt: what generation starts from.
         generated: tokens that a generation adds; 0 where the model has no cache to generate with.
+        states: (tokens, bytes that a sequence's states take after them) at two lengths; empty without a cache.
     """
 
     trainer: Trainer
     tokens: int
     prompt: Any = None
     generated: int = 0
+    states: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, subject: Subject, label: str) -> Contestant:
@@ -45,9 +51,22 @@ class Contestant:
             contestant.prompt, contestant.generated = inputs[:GENERATED_ROWS, :half], half
             try:
                 contestant.generate()
+                contestant.states = contestant.measure_states(inputs[:1])
             except (ValueError, NotImplementedError):  # a mechanism may find out only now that it has no state
                 contestant.generated = 0
         return contestant
+
+    @torch.no_grad()
+    def measure_states(self, tokens: Tensor) -> tuple[tuple[int, int], ...]:
+        """Return how large the states of one sequence are after half of its tokens, and after all."""
+        found = []
+        for count in (tokens.shape[1] // 2, tokens.shape[1]):
+            cache = Cache()
+            with self.trainer.subject.precision():
+                self.trainer.model.features(tokens[:, :count], cache)
+            if cache.nbytes is not None:
+                found.append((count, cache.nbytes))
+        return tuple(found)
 
     def train(self) -> None:
         """Do a training step, always on the same batch."""
@@ -70,10 +89,11 @@ def perform(order: Order, subject: Subject, tell: Callable[[float], None]) -> di
                 "status": "ok",
                 "message": "",
                 "backend": subject.backend(contestants[label].trainer.model),
+                "state_bytes": [list(pair) for pair in contestants[label].states],
             }
         except Exception as error:  # noqa: BLE001  (whatever a candidate does, the others are timed)
             status, message = of_error(error)
-            results[label] = {"status": status, "message": message, "backend": None}
+            results[label] = {"status": status, "message": message, "backend": None, "state_bytes": []}
         tell(0.1 * (number + 1) / len(order.candidates))
     baseline = order.candidates[0]
     twin = Contestant.of(subject, baseline)

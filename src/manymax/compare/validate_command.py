@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from manymax.compare import budget, executors, options
+from manymax.compare import budget, executors, options, series
 from manymax.compare.jobs import Order
 from manymax.compare.plan import Plan
 from manymax.compare.results import Line
@@ -20,8 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build every candidate's model and run it on two examples; print what the plan would do."""
-    plan = options.read_plan(args)
+    """Build every candidate's model and run it on two examples; print what the plan would do on each task."""
+    return max(_validate(plan) for plan in series.plans(options.read_keys(args)))
+
+
+def _validate(plan: Plan) -> int:
     lines = check(plan)
     mistakes = [line["message"] for line in lines if line["status"] == MISTAKE]
     if mistakes:

@@ -64,6 +64,13 @@ class Cache:
         self.states: dict[nn.Module, Any] = {}
         self.length = 0
 
+    @property
+    def nbytes(self) -> int | None:
+        """Return how much memory the states take; None if one of them does not say."""
+        if not all(hasattr(state, "nbytes") for state in self.states.values()):
+            return None
+        return sum(int(state.nbytes) for state in self.states.values())
+
     def attend(self, mechanism: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return the outputs of new tokens: many at first, then one at a time."""
         if mechanism in self.states:

@@ -8,12 +8,12 @@ from mechanism_cases import CAUSAL, make, tokens
 
 import manymax as mm
 from manymax.attention.linear.module import LinearAttention
-from manymax.attention.linear.recurrence import BACKENDS
+from manymax.attention.linear.recurrence import FORMS
 from manymax.attention.registry import mechanism_class
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 B, H, N, DK, DV = 2, 4, 75, 5, 7
-FORMS = {"chunked": {}, "chunks of 7": {"chunk_size": 7}, "one chunk": {"backend": "quadratic"}}
+WAYS = {"chunked": {}, "chunks of 7": {"chunk_size": 7}, "one chunk": {"backend": "quadratic"}}
 
 
 def random(*shape):
@@ -83,11 +83,11 @@ def test_token_by_token_is_the_definition(rule):
     torch.testing.assert_close(out, by_definition(**arguments), **EXACT)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WAYS)
 @pytest.mark.parametrize("rule", RULES)
 def test_forms_agree_in_outputs_state_and_gradients(rule, form):
     arguments = inputs(rule)
-    for found, expected in zip(graded(arguments, **FORMS[form]), graded(arguments, backend="recurrent"), strict=True):
+    for found, expected in zip(graded(arguments, **WAYS[form]), graded(arguments, backend="recurrent"), strict=True):
         torch.testing.assert_close(found, expected, **EXACT)
 
 
@@ -154,7 +154,9 @@ def test_wrong_arguments():
         "beta: expected shape (2, 4, 5), got (2, 2, 5)": {"beta": random(2, 2, 5)},
         "initial_state: expected shape (2, 4, 3, 6), got (2, 4, 3, 3)": {"initial_state": random(2, 4, 3, 3)},
         "chunk_size: expected at least 1, got 0": {"chunk_size": 0},
-        f"backend: expected one of {', '.join(BACKENDS)}, got 'chunk'; did you mean 'chunked'?": {"backend": "chunk"},
+        f"backend: expected one of auto, {', '.join(FORMS)}, got 'chunk'; did you mean 'chunked'?": {
+            "backend": "chunk"
+        },
     }
     for message, options in wrong.items():
         with pytest.raises(ValueError, match="expected") as raised:
@@ -168,4 +170,4 @@ def test_wrong_arguments():
 
 def test_backends_are_documented():
     text = inspect.getdoc(mm.linear_attention)
-    assert all(f'"{backend}"' in text for backend in BACKENDS)
+    assert all(f'"{backend}"' in text for backend in FORMS)

@@ -94,6 +94,7 @@ def speed(ratios, noise=0.03, status="ok", failed=None, **environment):
             "train_tokens_per_second": 20000.0 * ratio[1],
             "generate_tokens_per_second": 900.0 * ratio[1] if name != RELU else None,
             "train_ratio": list(ratio),
+            "state_bytes": [[128, 64 << 10], [256, 128 << 10]] if name == SOFTMAX else [[128, 8 << 10], [256, 8 << 10]],
             "generate_ratio": [one * 0.5 if name != SOFTMAX else one for one in ratio] if name != RELU else None,
         }
         for name, ratio in ratios.items()

@@ -79,6 +79,8 @@ def test_table_shows_them_rounded_to_their_interval(run):
     assert markup.row("relu")["generation"] == "– not measured"
     # 150 / 100, 151.5 / 101 and 122.4 / 102: median 1.5, from 1.2
     assert row["training peak"] == "▼ 1.50× 1.20 to 1.50 150 MiB"
+    assert row["state"] == "▲ 0.062× 8.00 KiB constant"
+    assert markup.row("softmax")["state"] == "1 128 KiB grows"
     assert markup.row("relu")["NaN steps"] == "3"
     assert markup.row("relu")["largest score"] == "7.00"
     assert row["gradient norm"] == "0.600 max 4.00"  # of 0.5, 0.6, 0.7 and of 2, 3, 4

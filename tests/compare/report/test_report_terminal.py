@@ -48,7 +48,7 @@ def test_piped_table(everything):
     assert "\x1b" not in text
     rows = cells(text)
     assert rows["candidate"][:4] == ["candidate", "bits per byte", "vs softmax", "verdict"]
-    assert rows["candidate"][4:] == ["train", "generate", "memory", "NaN steps", "largest score"]
+    assert rows["candidate"][4:] == ["train", "generate", "memory", "state", "NaN steps", "largest score"]
     assert list(rows)[1:] == [row.name for row in summarise(load([everything]))]
     assert rows["sigmoid"][3:7] == ["▲ better", "▲ 1.20×", "▼ 0.60×", "▼ 1.15×"]
     assert rows["softplus"][3:5] == ["= no difference", "1.00×"]
@@ -57,7 +57,9 @@ def test_piped_table(everything):
     assert rows["stablemax"][3] == "✕ crashed"
     assert rows["sparsemax"][3] == "✕ out of memory"
     assert rows["sinkhorn"][3] == "✕ unsupported"
-    assert rows["relu"][7] == "3"
+    assert rows["softmax"][6] == "128 KiB, grows"  # it stands beside nothing in one column
+    assert rows["sigmoid"][7] == "▲ 8.00 KiB"
+    assert rows["relu"][8] == "3"
     assert re.search(r"sigmoid .*−0\.0\d+ ± 0\.0\d+ ", text)
 
 
@@ -114,7 +116,9 @@ def test_columns_give_way_in_turn(everything):
     for width in range(75, widest):
         assert taken(fitting(full, width)) <= width
     without = [one for one in full if one.key not in ("largest score", "nan steps")]
-    short = fitting(full, taken(without) - 1)
+    fewer = fitting(full, taken(without) - 1)
+    assert [one.entries[0].text for one in fewer if one.key == "state"] == ["128 KiB"]
+    short = fitting(full, taken(fewer) - 1)
     assert [one.key for one in short] == [one.key for one in without]
     assert (short[1].head, short[1].entries[0].text) == ("quality", without[1].entries[0].text.split()[0])
     assert [one.key for one in fitting(full, 10)] == ["name", "difference", "verdict", "train", "memory"]

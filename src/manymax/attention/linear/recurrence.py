@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,10 @@ from manymax.attention.linear.chunked import chunked
 from manymax.attention.linear.recurrent import recurrent
 from manymax.attention.linear.streams import Streams
 
-BACKENDS = ("auto", "recurrent", "chunked", "quadratic")
+Form = Callable[[Streams, Tensor, int], tuple[Tensor, Tensor]]
+
+# What computes the recurrence. The quadratic form is one chunk of all tokens.
+FORMS: dict[str, Form] = {"recurrent": recurrent, "chunked": chunked, "quadratic": chunked}
 CHUNK = 64
 
 
@@ -74,9 +79,10 @@ def linear_attention(
     state = _state(streams, initial_state)
     if not query.shape[2]:
         return value.new_zeros(*query.shape[:3], value.shape[3], dtype=query.dtype), state
-    form = recurrent if backend == "recurrent" or (backend == "auto" and query.shape[2] == 1) else chunked
+    if backend == "auto":
+        backend = "recurrent" if query.shape[2] == 1 else "chunked"
     size = query.shape[2] if backend == "quadratic" else chunk_size or CHUNK
-    out, state = form(_uniform(streams, state.dtype), state, size)
+    out, state = FORMS[backend](_uniform(streams, state.dtype), state, size)
     return out.to(query.dtype), state
 
 
@@ -103,8 +109,9 @@ def _state(streams: Streams, initial: Tensor | None) -> Tensor:
 
 def _check(streams: Streams, initial_state: Tensor | None, chunk_size: int | None, backend: str) -> None:
     query, key, value, log_decay, beta = streams
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}{closest(backend, BACKENDS)}")
+    known = ["auto", *FORMS]
+    if backend not in known:
+        raise ValueError(f"backend: expected one of {', '.join(known)}, got {backend!r}{closest(backend, known)}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size: expected at least 1, got {chunk_size}")
     if query.dim() != 4:

@@ -8,8 +8,19 @@ from dataclasses import dataclass, replace
 from manymax.compare.report.cells import SIGNS
 from manymax.compare.report.runs import Runs
 from manymax.compare.report.summary import noise_floor
-from manymax.compare.report.values import Estimate, Missing, Ratio, Row, Tone, Verdict, memory_verdict, speed_verdict
-from manymax.compare.report.wording import DASH, fixed, plus_minus, significant, times
+from manymax.compare.report.values import (
+    Estimate,
+    Missing,
+    Ratio,
+    Row,
+    StateSize,
+    Tone,
+    Verdict,
+    memory_verdict,
+    speed_verdict,
+    state_verdict,
+)
+from manymax.compare.report.wording import DASH, fixed, plus_minus, significant, size, times
 
 GAP = 2  # spaces between columns
 
@@ -47,8 +58,10 @@ class Column:
 SHRINKING = (
     ("largest score", False),
     ("nan steps", False),
+    ("state", True),
     ("quality", True),
     ("verdict", True),
+    ("state", False),
     ("quality", False),
     ("generate", False),
 )
@@ -65,6 +78,7 @@ def columns(runs: Runs, rows: Sequence[Row]) -> list[Column]:
         Column("train", "train", [_ratio(row.train, speed_verdict(row.train, noise)) for row in rows]),
         Column("generate", "generate", [_ratio(row.generate, speed_verdict(row.generate, noise)) for row in rows]),
         Column("memory", "memory", [_ratio(row.memory, memory_verdict(row.memory)) for row in rows]),
+        Column("state", "state", [_state(row.state) for row in rows]),
         Column("nan steps", "NaN steps", [_count(row.stability.nan_steps) for row in rows]),
         Column("largest score", "largest score", [_number(row.stability.largest_score) for row in rows]),
     ]
@@ -103,6 +117,15 @@ def _ratio(ratio: Ratio | Missing, verdict: Verdict) -> Entry:
         return Entry(DASH, "missing")
     sign = f"{SIGNS[verdict.tone]} " if verdict.tone in ("better", "worse") else ""
     return Entry(sign + times(ratio.low, ratio.middle, ratio.high), verdict.tone)
+
+
+def _state(state: StateSize | Missing) -> Entry:
+    if isinstance(state, Missing):
+        return Entry(DASH, "missing")
+    verdict = state_verdict(state)
+    sign = f"{SIGNS[verdict.tone]} " if verdict.tone in ("better", "worse") else ""
+    text = f"{sign}{size(state.amount)}"
+    return Entry(f"{text}, grows" if state.grows else text, verdict.tone, text)
 
 
 def _count(value: float | Missing) -> Entry:

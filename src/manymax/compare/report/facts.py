@@ -61,7 +61,10 @@ def reading(runs: Runs) -> list[tuple[str, str]]:
         f"Tokens per second as a ratio to {base}'s, timed in turn with it: median, 95 % interval, and the rate itself. "
         "It is marked faster or slower only where the whole interval lies outside the noise floor."
     )
-    memory = f"Peak while training, as a ratio to {base}'s of the same seed: median, and lowest to highest seed."
+    memory = (
+        f"Peak while training, as a ratio to {base}'s of the same seed: median, and lowest to highest seed. State: "
+        "what generation keeps of one sequence after a whole context, in all layers, and whether more tokens need more."
+    )
     stability = (
         "NaN steps: training steps whose loss or gradient was not finite, in all seeds. Largest score: before the map, "
         "in all seeds. Gradient norm: median step, and the worst one below. Entropy: how evenly a query spreads its "

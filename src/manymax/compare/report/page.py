@@ -50,17 +50,21 @@ def build(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
         ValueError: if nothing has finished, or the runs ask different questions.
         ImportError: if jinja2 or matplotlib is missing.
     """
-    runs = load(run_dirs)
+    return write("page.html.jinja", _context(load(run_dirs)), out or run_dirs[0] / REPORT_NAME)
+
+
+def write(template: str, context: dict[str, Any], target: Path) -> Path:
+    """Fill a template and write it; an earlier file stays whole until the new one is complete."""
     jinja = require("jinja2", "compare")
     loader = jinja.FileSystemLoader(_HERE)
     page = jinja.Environment(loader=loader, autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True)
-    text = page.get_template("page.html.jinja").render(_context(runs))
-    target = out or run_dirs[0] / REPORT_NAME
+    style = (_HERE / "style.css").read_text(encoding="utf-8")
+    text = page.get_template(template).render(context | {"style": style, "version": __version__})
     beside = target.with_name(target.name + ".part")
     try:
         beside.write_text(text, encoding="utf-8")
     except OSError:
-        beside.unlink(missing_ok=True)  # an earlier report stays whole when the disk is full
+        beside.unlink(missing_ok=True)  # the disk may be full
         raise
     return beside.replace(target)
 
@@ -84,9 +88,7 @@ def _context(runs: Runs) -> dict[str, Any]:
         "machine": machine(runs),
         "noise": noise_sentence(runs),
         "reading": reading(runs),
-        "version": __version__,
         "folders": ", ".join(str(folder) for folder in runs.folders),
-        "style": (_HERE / "style.css").read_text(encoding="utf-8"),
     }
 
 

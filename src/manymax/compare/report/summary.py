@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from manymax.compare.report.runs import Runs
-from manymax.compare.report.values import Estimate, Failure, Missing, Ratio, Row, Stability, Verdict
+from manymax.compare.report.values import Estimate, Failure, Missing, Ratio, Row, Stability, StateSize, Verdict
 from manymax.compare.results import Line
 from manymax.compare.stats import paired_difference
 
@@ -56,6 +56,7 @@ def _row(runs: Runs, name: str, position: int) -> Row:
         train=_speed(runs, name, "train"),
         generate=_speed(runs, name, "generate"),
         memory=_memory(runs, name),
+        state=_state(runs, name),
         stability=_stability(list(lines.values())),
         failures=failures + [f for kind in KINDS for f in _shared_failure(runs, name, kind)],
     )
@@ -154,6 +155,18 @@ def _memory(runs: Runs, name: str) -> Ratio | Missing:
         return Missing(f"no {runs.baseline} to compare with") if own else _why_missing(runs, name)
     amount = median(value for value in mine if value is not None)
     return Ratio(min(ratios), median(ratios), max(ratios), amount)
+
+
+def _state(runs: Runs, name: str) -> StateSize | Missing:
+    part, base = (shared(runs, one, "speed") for one in (name, runs.baseline))
+    if isinstance(part, Missing):
+        return part
+    sizes = part.get("state_bytes") or []
+    if len(sizes) < 2:
+        return Missing("keeps none")
+    (_, half), (tokens, amount) = sizes
+    theirs = [] if isinstance(base, Missing) else base.get("state_bytes") or []
+    return StateSize(tokens, amount, amount / theirs[-1][1] if theirs else None, amount > half)
 
 
 def _stability(lines: Sequence[Line]) -> Stability:

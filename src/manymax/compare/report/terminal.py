@@ -37,10 +37,15 @@ def print_table(run_dirs: Sequence[Path], stream: TextIO | None = None) -> None:
     rows = summarise(runs)
     shown = columns(runs, rows)
     verdict = " ".join(text for text in (quality_sentence(runs, rows), speed_sentence(runs, rows)) if text)
+    show(stream, shown, verdict, _notes(runs, rows))
+
+
+def show(stream: TextIO, shown: Sequence[Column], verdict: str, notes: Sequence[str]) -> None:
+    """Print columns, a sentence and notes."""
     if stream.isatty():
-        _print_rich(stream, shown, verdict, _notes(runs, rows))
+        _print_rich(stream, shown, verdict, notes)
         return
-    text = "\n".join([*_aligned(shown), "", verdict, *_notes(runs, rows)])
+    text = "\n".join([*_aligned(shown), "", verdict, *notes])
     print(text if _prints(stream) else text.translate(ASCII), file=stream)
 
 
@@ -53,7 +58,8 @@ def _notes(runs: Runs, rows: Sequence[Row]) -> list[str]:
     ]
     meaning = (
         f"quality: {quality['name']}, {quality['better']} is better; ± is a 95 % interval over paired seeds. train, "
-        f"generate: speed, and memory: peak in training, as ratios to {runs.baseline}'s. ▲ better, ▼ worse."
+        f"generate: speed, and memory: peak in training, as ratios to {runs.baseline}'s. state: bytes that generation "
+        "keeps of one sequence. ▲ better, ▼ worse."
     )
     floor = "" if noise is None else f" Noise floor of the timing: {percent(noise)}."
     return [*failed, *caveats(runs), meaning + floor]

@@ -43,6 +43,23 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class StateSize:
+    """What generation keeps of one sequence.
+
+    Attributes:
+        tokens: after how many.
+        amount: bytes.
+        ratio: to the baseline's; None where that was not measured.
+        grows: whether half as many tokens leave less.
+    """
+
+    tokens: int
+    amount: int
+    ratio: float | None
+    grows: bool
+
+
+@dataclass(frozen=True)
 class Verdict:
     """A judgement: its tone for the eye, a word, and what restricts it."""
 
@@ -87,6 +104,7 @@ class Row:
     train: Ratio | Missing
     generate: Ratio | Missing
     memory: Ratio | Missing
+    state: StateSize | Missing
     stability: Stability
     failures: list[Failure]
 
@@ -99,6 +117,15 @@ def speed_verdict(ratio: Ratio | Missing, noise: float | None) -> Verdict:
     if ratio.low > bar:
         return Verdict("better", "faster")
     return Verdict("worse", "slower") if ratio.high < 1 / bar else Verdict("same", "no difference")
+
+
+def state_verdict(state: StateSize | Missing) -> Verdict:
+    """Say whether a state is larger or smaller than the baseline's; states are counted, so there is no noise."""
+    if isinstance(state, Missing):
+        return Verdict("missing", state.reason)
+    if state.ratio is None or abs(state.ratio - 1) < NOTICEABLE_MEMORY:
+        return Verdict("same", "no difference")
+    return Verdict("worse", "more") if state.ratio > 1 else Verdict("better", "less")
 
 
 def memory_verdict(ratio: Ratio | Missing) -> Verdict:

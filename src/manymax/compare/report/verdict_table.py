@@ -15,12 +15,15 @@ from manymax.compare.report.values import (
     Ratio,
     Row,
     Stability,
+    StateSize,
     Verdict,
     memory_verdict,
     speed_verdict,
+    state_verdict,
 )
 from manymax.compare.report.wording import (
     DASH,
+    TIMES,
     counted,
     fixed,
     percent,
@@ -64,7 +67,7 @@ def groups(runs: Runs) -> list[tuple[str, list[str]]]:
     return [
         (runs.plan["quality"]["name"], ["verdict", f"vs {base}", "mean"]),
         (f"speed / {base}", ["training", "generation"]),
-        (f"memory / {base}", ["training peak"]),
+        (f"memory / {base}", ["training peak", "state"]),
         ("stability", ["NaN steps", "largest score", "gradient norm", "entropy", "first token"]),
     ]
 
@@ -82,7 +85,7 @@ def row_view(runs: Runs, row: Row) -> RowView:
         groups=[
             [_word(row.verdict), _difference(runs, row), _quality(runs, row.quality)],
             speeds,
-            [_ratio(row.memory, memory_verdict(row.memory), row, size)],
+            [_ratio(row.memory, memory_verdict(row.memory), row, size), _state(row.state, row.position)],
             _stability(row.stability),
         ],
     )
@@ -119,6 +122,16 @@ def _ratio(ratio: Ratio | Missing, verdict: Verdict, row: Row, write: Callable[[
     sign = f"{SIGNS[verdict.tone]} " if verdict.tone in ("better", "worse") else ""
     interval = (between,) if (between := span(ratio.low, ratio.high)) else ()
     return Cell(sign + times(ratio.low, ratio.middle, ratio.high), interval + amount, verdict.tone)
+
+
+def _state(state: StateSize | Missing, position: int) -> Cell:
+    if isinstance(state, Missing):
+        return dash(state.reason)
+    verdict = state_verdict(state)
+    sign = f"{SIGNS[verdict.tone]} " if verdict.tone in ("better", "worse") else ""
+    ratio = "" if state.ratio is None else f"{significant(state.ratio, 2)}{TIMES}"
+    below = (size(state.amount), "grows" if state.grows else "constant")
+    return Cell("1" if position == 0 else sign + ratio, below, "" if position == 0 else verdict.tone)
 
 
 def _rate(per_second: float) -> str:
