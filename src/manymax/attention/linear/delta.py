@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from manymax.attention.linear.features import unit
 from manymax.attention.linear.module import LinearAttention
-from manymax.attention.linear.parts import HeadLinear, HeadNorm, OutputGate, inverse_softplus, log_uniform
+from manymax.attention.linear.parts import HeadLinear, HeadNorm, OutputGate, inverse_softplus, log_uniform, widened
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
 
@@ -155,6 +155,5 @@ class TokenDecay(nn.Module):
 
     def forward(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log decay and Δ, both (B, H, N), in float32 at least, for values (B, Hk, N, D)."""
-        raw = self.linear(value)[..., 0]
-        delta = F.softplus(raw.to(torch.promote_types(raw.dtype, torch.float32)) + self.bias)
+        delta = F.softplus(widened(self.linear(value)[..., 0]) + self.bias)
         return -self.log_rate.exp() * delta, delta

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manymax.attention.linear.module import LinearAttention
-from manymax.attention.linear.parts import HeadLinear, HeadNorm, OutputGate
+from manymax.attention.linear.parts import HeadLinear, HeadNorm, OutputGate, widened
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
 
@@ -66,8 +66,8 @@ class GatedLinear(LinearAttention):
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:
         """Return scaled queries and each channel's decay."""
         del positions
-        log_decay = F.logsigmoid(self.forget(value).float()) / self.temperature
-        return Streams(query * self.head_dim**-0.5, key, value, log_decay.to(value.dtype))
+        log_decay = F.logsigmoid(widened(self.forget(value))) / self.temperature
+        return Streams(query * self.head_dim**-0.5, key, value, log_decay)
 
     def finish(self, out: Tensor, streams: Streams, value: Tensor) -> Tensor:
         """Return the output normalised and gated."""

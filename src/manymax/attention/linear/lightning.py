@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manymax.attention.linear.module import LinearAttention
-from manymax.attention.linear.parts import HeadLinear
+from manymax.attention.linear.parts import HeadLinear, fixed_decay, widened
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
 
@@ -46,7 +46,6 @@ class LightningAttention2(LinearAttention):
 
     choices = Choices("identity", "fixed, one a head", "adds", "none", "Dk Dv")
     rotary = True
-    log_decay: Tensor
 
     def __init__(
         self, *, head_dim: int, num_heads: int, slopes: list[float] | Tensor | None = None, **options: Any
@@ -55,12 +54,12 @@ class LightningAttention2(LinearAttention):
         given = alibi_slopes(num_heads) if slopes is None else torch.as_tensor(slopes, dtype=torch.float32)
         if given.shape != (num_heads,) or bool((given < 0).any()):
             raise ValueError(f"slopes: expected {num_heads} numbers of at least 0, got {slopes}")
-        self.register_buffer("log_decay", -given, persistent=False)
+        self.slopes = given.tolist()
 
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:
         """Return the tokens as they are, and each head's decay."""
         del positions
-        return Streams(query, key, value, self.log_decay)
+        return Streams(query, key, value, fixed_decay([-slope for slope in self.slopes], value))
 
 
 class LightningAttention(LightningAttention2):
@@ -78,7 +77,7 @@ class LightningAttention(LightningAttention2):
         head_dim: the last dim of queries and keys.
         num_heads: H, number of query heads.
         layer: l, of the layer that this is.
-        num_layers: L.
+        num_layers: L; None is 1, until a model says which of its layers this is.
         **options: `value_dim`, `conv_size`, `chunk_size` and `backend`, as for every mechanism of this family.
 
     Raises:
@@ -99,11 +98,19 @@ class LightningAttention(LightningAttention2):
 
     choices = Choices("SiLU", "fixed, one a head and layer", "adds", "RMS of all heads", "Dk Dv", "output gate")
 
-    def __init__(self, *, head_dim: int, num_heads: int, layer: int = 0, num_layers: int = 1, **options: Any) -> None:
-        slopes = layer_slopes(num_heads, layer, num_layers)
-        super().__init__(head_dim=head_dim, num_heads=num_heads, slopes=slopes, **options)
+    def __init__(
+        self, *, head_dim: int, num_heads: int, layer: int = 0, num_layers: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
+        self.is_placed = num_layers is not None
+        self.slopes = layer_slopes(num_heads, layer, num_layers or 1)
         self.squeeze = HeadLinear(num_heads, self.value_dim, max(1, self.value_dim // 4))
         self.open = HeadLinear(num_heads, max(1, self.value_dim // 4), self.value_dim)
+
+    def at_layer(self, layer: int, num_layers: int) -> None:
+        """Take a place in a model, unless it was given one when it was made."""
+        if not self.is_placed:
+            self.slopes = layer_slopes(self.num_heads, layer, num_layers)
 
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:
         """Return SiLU of the tokens, and each head's decay."""
@@ -120,14 +127,20 @@ def alibi_slopes(num_heads: int) -> Tensor:
     return 2.0 ** (-8 * torch.arange(1, num_heads + 1) / num_heads)
 
 
-def layer_slopes(num_heads: int, layer: int, num_layers: int) -> Tensor:
+def layer_slopes(num_heads: int, layer: int, num_layers: int) -> list[float]:
     """Return ALiBi's slopes, smaller from layer to layer: the last one forgets almost nothing."""
+    check_layer(layer, num_layers)
+    slopes: list[float] = (alibi_slopes(num_heads) * (1 - layer / max(num_layers - 1, 1) + 1e-5)).tolist()
+    return slopes
+
+
+def check_layer(layer: int, num_layers: int) -> None:
+    """Refuse a layer that is none of so many."""
     if not 0 <= layer < num_layers:
         raise ValueError(f"layer: expected 0 to {num_layers - 1}, as num_layers says, got {layer}")
-    return alibi_slopes(num_heads) * (1 - layer / max(num_layers - 1, 1) + 1e-5)
 
 
 def simple_rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """Return x (B, H, N, D) over the root mean square of each token's heads and channels together, without gains."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = widened(x)
     return (wide * torch.rsqrt(wide.square().mean((1, 3), keepdim=True) + eps)).to(x.dtype)

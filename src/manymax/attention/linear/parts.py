@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,17 @@ from torch import Tensor, nn
 def per_head(x: Tensor, num_heads: int) -> Tensor:
     """Return keys or values (B, Hk, N, D) with one head for each query head."""
     return x if x.shape[1] == num_heads else x.repeat_interleave(num_heads // x.shape[1], 1)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return x in float32 at least: what sums of decays and statistics need."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def fixed_decay(log_decay: Sequence[float], like: Tensor) -> Tensor:
+    """Return each head's log decay, (H,), in float32 at least; a buffer would lose digits with its module's dtype."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return torch.tensor(log_decay, dtype=dtype, device=like.device)
 
 
 class ShortConvolution(nn.Module):
@@ -102,7 +114,7 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (B, H, N, D) normalised; statistics are in float32 at least."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = widened(x)
         normal = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
         return normal if self.gain is None else normal * self.gain.to(x.dtype)
 

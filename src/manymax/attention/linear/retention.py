@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from manymax.attention.linear.module import LinearAttention
-from manymax.attention.linear.parts import HeadNorm, OutputGate
+from manymax.attention.linear.parts import HeadNorm, OutputGate, fixed_decay
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
 
@@ -44,19 +44,17 @@ class Retention(LinearAttention):
 
     choices = Choices("identity", "fixed, one a head", "adds", "RMS of a head", "Dk Dv", "output gate")
     rotary = True
-    log_decay: Tensor
 
     def __init__(self, *, head_dim: int, num_heads: int, gate: bool = True, **options: Any) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
-        heads = torch.arange(num_heads, dtype=torch.float64)
-        self.register_buffer("log_decay", torch.log1p(-(2 ** (-5 - heads))).float(), persistent=False)
+        self.log_decay = [math.log1p(-(2.0 ** (-5 - head))) for head in range(num_heads)]
         self.norm = HeadNorm(num_heads, self.value_dim, learnt=False)
         self.gate = OutputGate(num_heads, self.value_dim) if gate else None
 
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:
         """Return scaled queries and each head's decay."""
         del positions
-        return Streams(query * self.head_dim**-0.5, key, value, self.log_decay)
+        return Streams(query * self.head_dim**-0.5, key, value, fixed_decay(self.log_decay, value))
 
     def finish(self, out: Tensor, streams: Streams, value: Tensor) -> Tensor:
         """Return the output normalised and gated."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from manymax.attention.linear.lightning import LightningAttention2, layer_slopes, simple_rms_norm
+from manymax.attention.linear.lightning import LightningAttention2, check_layer, layer_slopes, simple_rms_norm
 from manymax.attention.linear.parts import HeadLinear, per_head
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
@@ -29,7 +29,7 @@ class TransNormerLLM(LightningAttention2):
         head_dim: d, the last dim of queries and keys.
         num_heads: H, number of query heads.
         layer: l, of the layer that this is.
-        num_layers: L.
+        num_layers: L; None is 1, until a model says which of its layers this is.
         lrpe: whether channels turn with position; None is in the first layer alone.
         decay: "paper" is the formula above; "code" is the released code's,
             $\exp(-2^{-8h/H}(1 - \tfrac{l}{L-1} + 10^{-5}))$, and its angles start at $10000^{-2i/(Hd)}$ with i counting
@@ -63,19 +63,33 @@ class TransNormerLLM(LightningAttention2):
         head_dim: int,
         num_heads: int,
         layer: int = 0,
-        num_layers: int = 1,
+        num_layers: int | None = None,
         lrpe: bool | None = None,
         decay: str = "paper",
         **options: Any,
     ) -> None:
         if decay not in {"paper", "code"}:
             raise ValueError(f"decay: expected 'paper' or 'code', got {decay!r}")
-        slopes = layer_slopes(num_heads, layer, num_layers)
-        if decay == "paper":
-            slopes = 8 * torch.arange(1, num_heads + 1) / num_heads * (1 - layer / num_layers)
-        super().__init__(head_dim=head_dim, num_heads=num_heads, slopes=slopes, **options)
-        self.theta = nn.Parameter(_angles(num_heads, head_dim, decay)) if lrpe or (lrpe is None and not layer) else None
+        super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
+        self.is_placed, self.decay = num_layers is not None, decay
+        self.slopes = self._slopes(layer, num_layers or 1)
+        turns = layer == 0 if lrpe is None else lrpe
+        self.theta = nn.Parameter(_angles(num_heads, head_dim, decay)) if turns else None
+        self.chosen = lrpe is not None
         self.open = HeadLinear(num_heads, self.value_dim, self.value_dim)
+
+    def at_layer(self, layer: int, num_layers: int) -> None:
+        """Take a place in a model, unless it was given one when it was made."""
+        if not self.is_placed:
+            self.slopes = self._slopes(layer, num_layers)
+            if layer and not self.chosen:
+                self.theta = None
+
+    def _slopes(self, layer: int, num_layers: int) -> list[float]:
+        if self.decay == "code":
+            return layer_slopes(self.num_heads, layer, num_layers)
+        check_layer(layer, num_layers)
+        return [8 * h / self.num_heads * (1 - layer / num_layers) for h in range(1, self.num_heads + 1)]
 
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:
         """Return SiLU of queries and keys, turned by their positions, and each head's decay."""
