@@ -1,0 +1,112 @@
+// What going forwards and going back share: packing a chunk, its decays and values, and the state behind it.
+#pragma once
+
+#include "../attention/arena.h"
+#include "../parallel.h"
+#include "channel.h"
+#include "delta.h"
+
+namespace manymax::MANYMAX_ISA {
+
+// Heads are shared out among threads; where there are fewer, a head is cut into segments of chunks. Segments start from states that
+// the first of two visits finds, which costs a third of the work. The delta rule mixes the rows of a state: there a head stays whole.
+struct Tasks {
+  int64_t heads, segments, threads;
+
+  Tasks(const LinearCall& call, const LinearSizes& z) : heads(call.batch * call.query_heads), segments(1) {
+    const double products = static_cast<double>(heads * call.tokens) * static_cast<double>(call.dim * call.value_dim);
+    const double useful = 1 + products / 5e5;  // 9 us of work each: waking costs half of that
+    threads = useful < call.threads ? static_cast<int64_t>(useful) : call.threads;
+    if (heads < threads && !call.beta.data) segments = (threads + heads - 1) / heads;
+    if (segments > z.chunks) segments = z.chunks > 0 ? z.chunks : 1;
+  }
+  int64_t count() const { return heads * segments; }
+};
+
+template <class S>
+class Sweep {
+ public:
+  explicit Sweep(const LinearCall& call) : call_(call), z_(call), tasks_(call, z_) {}
+
+ protected:
+  Chunk chunk(int64_t head, int64_t index) const {
+    const int64_t first = index * z_.chunk, left = call_.tokens - first;
+    return {head / call_.query_heads, head % call_.query_heads, first, left < z_.chunk ? left : z_.chunk};
+  }
+  int64_t first_chunk(int64_t segment) const { return segment * z_.chunks / tasks_.segments; }
+  int64_t key_head(const Chunk& at) const { return at.head / (call_.query_heads / call_.key_heads); }
+  bool delta() const { return call_.beta.data != nullptr; }
+
+  void pack(const Tokens& x, const Chunk& at, int64_t head, int64_t dim, Matrix to) const {
+    pack_rows(stretch<S>(x, at.batch, head, at.first, at.count, dim), z_.chunk, to.step, 1, to.data);
+  }
+  void write(Matrix from, const Tokens& x, const Chunk& at, int64_t dim) const {
+    S* to = static_cast<S*>(const_cast<void*>(x.data)) + at.batch * x.batch + at.head * x.head + at.first * x.token;
+    for (int64_t i = 0; i < at.count; ++i)
+      for (int64_t d = 0; d < dim; d += kLane) store_some(to + i * x.token + d, dim - d, load(from.row(i) + d));
+  }
+
+  // A state from (dim, value_dim) in memory, or zeros; and back.
+  void start(const float* from, Matrix state) const {
+    clear(state, z_.state_rows);
+    for (int64_t r = 0; from && r < call_.dim; ++r) copy(from + r * call_.value_dim, state.row(r), call_.value_dim);
+  }
+  void finish(Matrix state, float* to) const {
+    for (int64_t r = 0; r < call_.dim; ++r) copy(state.row(r), to + r * call_.value_dim, call_.value_dim);
+  }
+  const float* of_head(const float* states, int64_t head) const {
+    return states ? states + head * call_.dim * call_.value_dim : nullptr;
+  }
+
+  // Keys, values and decays of a chunk; with the delta rule beta and what its weights are.
+  void load_keys(Room& room, const Chunk& at) const {
+    pack(call_.key, at, key_head(at), call_.dim, room.key);
+    pack(call_.value, at, key_head(at), call_.value_dim, room.value);
+    prepare(call_, z_, at, room.decays);
+    if (!delta()) return;
+    const Tokens& x = call_.beta;
+    const float* beta = static_cast<const float*>(x.data) + at.batch * x.batch + at.head * x.head + at.first * x.token;
+    for (int64_t t = 0; t < z_.chunk; ++t) room.beta[t] = t < at.count ? beta[t * x.token] : 0;
+  }
+  // decayed products x_i . k_j for j <= i; `keys_across` holds the key's transpose unless decays go by channel.
+  void weigh(Room& room, const Chunk& at, Matrix x, Matrix weights) const {
+    if (call_.channels) return channel_scores(room.decays, x, room.key, at.rows(), z_, room, weights);
+    product_lower(x, room.keys_across, call_.dim, weights, at.rows());
+    decay_lower(room.decays, weights, at.rows());
+  }
+  void turn_keys(Room& room) const {
+    if (!call_.channels) transpose(room.key, z_.chunk, z_.key_width, room.keys_across);
+  }
+  // What a token writes into the state: its value, or with the delta rule what the state did not know of it.
+  Matrix written(const Room& room) const { return delta() ? room.values : room.value; }
+
+  void correct_values(Room& room, const Chunk& at, Matrix state) const {
+    weigh(room, at, room.key, room.weights);
+    times(room.key, room.decays.before, room.scaled, at.rows(), z_.key_width);
+    product<Into::fresh>(room.scaled, state, call_.dim, room.error, at.rows(), z_.value_width);
+    combine(room.value, room.error, room.error, at.rows(), z_.value_width, [](VF v, VF known) { return v - known; });
+    solve_lower(room.weights, room.beta, at.rows(), z_.value_width, room.error, room.minus_values);
+    combine(room.minus_values, room.minus_values, room.values, at.rows(), z_.value_width, [](VF u, VF) { return -u; });
+  }
+
+  // The state behind the chunk: its decayed rows, and keys times values.
+  void advance(Room& room, const Chunk& at, Matrix state) const {
+    times(room.key, room.decays.after, room.scaled, at.count, z_.key_width);
+    product<Into::scaled_sum, true>(room.scaled, written(room), at.count, state, round_up(call_.dim, kStrip), z_.value_width,
+                                    room.decays.whole);
+  }
+
+  const LinearCall& call_;
+  const LinearSizes z_;
+  const Tasks tasks_;
+};
+
+// A kernel for the call's storage type.
+template <template <class> class Kernel>
+static void run_linear(const LinearCall& call) {
+  if (call.dtype == DType::f32) return Kernel<float>(call).run();
+  if (call.dtype == DType::bf16) return Kernel<BF16>(call).run();
+  Kernel<F16>(call).run();
+}
+
+}  // namespace manymax::MANYMAX_ISA
