@@ -1,4 +1,4 @@
-// The factors of a chunk (`Decays` in room.h), and the gradient of a scalar log_decay.
+// The factors of a chunk (`Decays` in room.h).
 #pragma once
 
 #include "../math.h"
@@ -86,26 +86,6 @@ static inline void decay_lower(const Decays& d, Matrix scores, int64_t rows) {
       store(scores.row(i) + j, factor != VF{} ? load(scores.row(i) + j) * factor : VF{});
     }
   }
-}
-
-// The gradient of log_decay at t is the sum of all that passes t: of pairs (i, j) with j < t <= i, of outputs i >= t that read the
-// state before the chunk, of keys j < t that the state behind it keeps, and of what goes through the whole chunk. Each term is added
-// as it is; the difference of two cumulative sums, which is shorter, leaves nothing but rounding where decays are strong.
-// pairs: w_ij dw_ij, lower triangle. read, kept: for each token. to: `count` numbers.
-static inline void sum_passing(Matrix pairs, const float* read, const float* kept, float through, int64_t count, float* columns,
-                               float* to) {
-  float behind = 0, before = through;
-  __builtin_memset(columns, 0, static_cast<size_t>(round_up(count, kLane)) * sizeof(float));
-  for (int64_t t = count - 1; t >= 0; --t) {
-    VF passing{};
-    for (int64_t j = 0; j <= t; j += kLane) {
-      const VF sum = load(columns + j) + load(pairs.row(t) + j);
-      store(columns + j, sum);
-      passing += t - j >= kLane ? sum : (first_lanes<float>(t - j) ? sum : VF{});
-    }
-    to[t] = reduce_add(passing) + (behind += read[t]);
-  }
-  for (int64_t t = 0; t < count; before += kept[t++]) to[t] += before;
 }
 
 }  // namespace manymax::MANYMAX_ISA

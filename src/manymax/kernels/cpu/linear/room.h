@@ -71,7 +71,7 @@ struct Room {
   Matrix query, key, value, keys_across;  // packed; the last one is the key's transpose
   Matrix scaled;                          // queries or keys times factors of decay
   Matrix scores, out;
-  Matrix state, span;   // span: product of a segment's decays, a column
+  Matrix state;
   Matrix near;          // per channel: keys relative to the start of a sub-chunk
   Matrix weights, error, values;  // delta rule: decayed products of keys, what the state does not know yet, and that times beta
   Matrix minus_values;
@@ -87,7 +87,6 @@ struct Room {
         scores(carver.take(z.chunk + kLane, z.chunk)),
         out(carver.take(z.chunk, z.value_width)),
         state(carver.take(z.state_rows, z.value_width)),
-        span(carver.take(z.state_rows, 1)),
         near(carver.take(call.channels ? z.chunk : 0, z.key_width)),
         weights(carver.take(delta(call, z.chunk), z.chunk)),
         error(carver.take(delta(call, z.chunk), z.value_width)),
@@ -98,5 +97,13 @@ struct Room {
  private:
   static int64_t delta(const LinearCall& call, int64_t rows) { return call.beta.data ? rows : 0; }
 };
+
+// Floats that a room takes.
+template <class AnyRoom>
+static int64_t size_of(const LinearCall& call, const LinearSizes& z) {
+  Carver counter(nullptr);
+  AnyRoom(counter, call, z);
+  return counter.taken();
+}
 
 }  // namespace manymax::MANYMAX_ISA

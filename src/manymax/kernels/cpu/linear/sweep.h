@@ -1,27 +1,11 @@
 // What going forwards and going back share: packing a chunk, its decays and values, and the state behind it.
 #pragma once
 
-#include "../attention/arena.h"
-#include "../parallel.h"
 #include "channel.h"
 #include "delta.h"
+#include "segments.h"
 
 namespace manymax::MANYMAX_ISA {
-
-// Heads are shared out among threads; where there are fewer, a head is cut into segments of chunks. Segments start from states that
-// the first of two visits finds, which costs a third of the work. The delta rule mixes the rows of a state: there a head stays whole.
-struct Tasks {
-  int64_t heads, segments, threads;
-
-  Tasks(const LinearCall& call, const LinearSizes& z) : heads(call.batch * call.query_heads), segments(1) {
-    const double products = static_cast<double>(heads * call.tokens) * static_cast<double>(call.dim * call.value_dim);
-    const double useful = 1 + products / 5e5;  // 9 us of work each: waking costs half of that
-    threads = useful < call.threads ? static_cast<int64_t>(useful) : call.threads;
-    if (heads < threads && !call.beta.data) segments = (threads + heads - 1) / heads;
-    if (segments > z.chunks) segments = z.chunks > 0 ? z.chunks : 1;
-  }
-  int64_t count() const { return heads * segments; }
-};
 
 template <class S>
 class Sweep {
@@ -86,7 +70,12 @@ class Sweep {
     product<Into::fresh>(room.scaled, state, call_.dim, room.error, at.rows(), z_.value_width);
     combine(room.value, room.error, room.error, at.rows(), z_.value_width, [](VF v, VF known) { return v - known; });
     solve_lower(room.weights, room.beta, at.rows(), z_.value_width, room.error, room.minus_values);
-    combine(room.minus_values, room.minus_values, room.values, at.rows(), z_.value_width, [](VF u, VF) { return -u; });
+    scale_error(room, at);
+  }
+  void scale_error(Room& room, const Chunk& at) const {
+    for (int64_t t = 0; t < at.rows(); ++t)
+      for (int64_t d = 0; d < z_.value_width; d += kLane)
+        store(room.values.row(t) + d, load(room.error.row(t) + d) * splat(room.beta[t]));
   }
 
   // The state behind the chunk: its decayed rows, and keys times values.
@@ -94,6 +83,19 @@ class Sweep {
     times(room.key, room.decays.after, room.scaled, at.count, z_.key_width);
     product<Into::scaled_sum, true>(room.scaled, written(room), at.count, state, round_up(call_.dim, kStrip), z_.value_width,
                                     room.decays.whole);
+  }
+
+  // The first visit of a segment, unless nothing comes behind it.
+  void visit(Room& room, const Segments& segments, int64_t task) const {
+    const int64_t head = task / tasks_.segments, s = task % tasks_.segments;
+    segments.clear(task);
+    if (s + 1 == tasks_.segments) return;
+    for (int64_t c = first_chunk(s); c < first_chunk(s + 1); ++c) {
+      const Chunk at = chunk(head, c);
+      load_keys(room, at);
+      advance(room, at, segments.added(task));
+      segments.shrink(task, room.decays.whole);
+    }
   }
 
   const LinearCall& call_;
