@@ -76,11 +76,11 @@ def attend(
     tensors, chunk = Tensors(query, key, value, log_decay, beta, initial_state), chunk_size or 0
     if not plain(tensors):
         results: tuple[Tensor, Tensor] = torch.ops.manymax.recurrence(*tensors, chunk)
-        return results
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+    elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
         results = _apply(chunk, *tensors)
-        return results
-    return linear_call.forward(tensors, chunk)
+    else:
+        results = linear_call.forward(tensors, chunk)
+    return results
 
 
 class _Recurrence(torch.autograd.Function):

@@ -11,7 +11,7 @@ from manymax.kernels.attention_call import DTYPES, empty_tokens
 from manymax.kernels.native import native
 
 FORWARD, BACKWARD, STEP = 0, 1, 2
-FEW = 0  # tokens up to which going one by one is faster than a chunk
+FEW = 8  # tokens up to which going one by one is faster than a chunk
 
 
 class Tensors(NamedTuple):
@@ -117,21 +117,22 @@ def backward(
     d_out: Tensor | None, d_final_state: Tensor | None, tensors: Tensors, needs: tuple[bool, bool, bool], chunk: int
 ) -> tuple[Tensor, ...]:
     """Return gradients as `empty_gradients` has them."""
-    query, key, value, log_decay, beta, state = tensors
+    query, key, value, log_decay = tensors[:4]
     found = list(empty_gradients(tensors, needs))
-    if d_out is None:
-        d_out = torch.zeros_like(found[0][..., :1]).expand(*query.shape[:3], value.shape[3]).contiguous()
     batch, heads, length, _ = query.shape
+    if d_out is None:
+        d_out = query.new_zeros((batch, heads, length, value.shape[3]))
     shared = key.shape[1] < heads
-    d_tokens = [x.new_empty((batch, heads, length, x.shape[3])) for x in (key, value)] if shared else found[1:3]
-    d_decay = found[3] if needs[0] else None
+    d_key, d_value = found[1:3]
+    if shared:
+        d_key, d_value = (x.new_empty((batch, heads, length, x.shape[3])) for x in (key, value))
+    d_decay, d_beta, d_state = (x if need else None for x, need in zip(found[3:], needs, strict=True))
     if d_decay is not None and d_decay.dim() == 1:
         d_decay = query.new_empty((batch, heads, length), dtype=torch.float32)
-    asked = [x if need else None for x, need in zip(found[4:], needs[1:], strict=True)]
-    results = Results(None, None, found[0], *d_tokens, d_decay, *asked)
+    results = Results(None, None, found[0], d_key, d_value, d_decay, d_beta, d_state)
     _call(BACKWARD, tensors, results, chunk, d_out, d_final_state)
     if shared:
-        found[1:3] = [x.view(batch, key.shape[1], -1, *x.shape[2:]).sum(2) for x in d_tokens]
+        found[1:3] = [x.unflatten(1, (key.shape[1], -1)).sum(2) for x in (d_key, d_value)]
     if d_decay is not None and log_decay is not None and log_decay.dim() == 1:
         found[3] = d_decay.sum((0, 2))
     return tuple(found)
