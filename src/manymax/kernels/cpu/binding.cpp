@@ -132,6 +132,13 @@ void strided_rows(int map, uintptr_t x, nb::tuple x_strides, uintptr_t grad, nb:
 
 const Kernels& chosen() { return *kernels; }
 
+int64_t integer(nb::handle tuple, size_t i) { return nb::cast<int64_t>(tuple[i]); }
+
+Tokens tokens(nb::handle x) {
+  if (x.is_none()) return {};
+  return {reinterpret_cast<const void*>(integer(x, 0)), integer(x, 1), integer(x, 2), integer(x, 3)};
+}
+
 NB_MODULE(_cpu, m) {
   m.def("choose", &choose_or_raise, "Select an instruction set, or the best for an empty name; once, before any other call.");
   m.def("isas", &isas, "Names of the instruction sets that this machine can run, best first.");
@@ -141,5 +148,6 @@ NB_MODULE(_cpu, m) {
   m.def("rows", &rows);
   m.def("strided_rows", &strided_rows);
   define_attention(m);
+  define_linear(m);
   define_studies(m);
 }

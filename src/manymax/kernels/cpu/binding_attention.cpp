@@ -12,14 +12,6 @@ int find_attention(const char* name) {
   return -1;
 }
 
-int64_t integer(nb::handle tuple, size_t i) { return nb::cast<int64_t>(tuple[i]); }
-
-// (address, strides of batch, head and token), or None.
-Tokens tokens(nb::handle x) {
-  if (x.is_none()) return {};
-  return {reinterpret_cast<const void*>(integer(x, 0)), integer(x, 1), integer(x, 2), integer(x, 3)};
-}
-
 // (address, dtype, strides of batch, head, query and key), or None.
 OnScores on_scores(nb::handle x) {
   if (x.is_none()) return {};

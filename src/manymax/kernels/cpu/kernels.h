@@ -60,6 +60,9 @@ MM_ROWS(MM_DECLARE)
 MM_ATTENTIONS(MM_DECLARE)
 #undef MM_DECLARE
 
+void linear_forward(const LinearCall&);
+void linear_backward(const LinearCall&);
+void linear_step(const LinearCall&);
 double peak(DType dtype, int threads, int64_t repeats);
 #define MM_DECLARE_ROWS(name) void name(const RowsCall&);
 #define MM_DECLARE_ATTENTION(name) void name(const AttentionCall&);

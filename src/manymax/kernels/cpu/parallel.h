@@ -52,4 +52,16 @@ static inline int threads_for(int64_t work, int threads) {
   return useful < threads ? static_cast<int>(useful) : threads;
 }
 
+// Hands out tasks 0, 1, ... to threads as they become free.
+class Queue {
+ public:
+  bool next(int64_t count, int64_t& task) {
+    task = __atomic_fetch_add(&next_, 1, __ATOMIC_RELAXED);
+    return task < count;
+  }
+
+ private:
+  int64_t next_ = 0;
+};
+
 }  // namespace manymax::MANYMAX_ISA

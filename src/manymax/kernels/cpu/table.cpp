@@ -19,7 +19,8 @@ constexpr Study kStudies[] = {MM_STUDIES(MM_ROWS_STUDY, MM_FORWARD_STUDY, MM_DEC
 }  // namespace
 
 const Kernels kernels = {MM_NAME(MANYMAX_ISA), kRows, sizeof(kRows) / sizeof(kRows[0]), kAttentions,
-                         sizeof(kAttentions) / sizeof(kAttentions[0]) - 1, peak, kStudies,
+                         sizeof(kAttentions) / sizeof(kAttentions[0]) - 1,
+                         {linear_forward, linear_backward, linear_step}, peak, kStudies,
                          sizeof(kStudies) / sizeof(kStudies[0])};
 
 }  // namespace manymax::MANYMAX_ISA

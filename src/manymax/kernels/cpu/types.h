@@ -89,6 +89,33 @@ struct AttentionEntry {
   AttentionFunction decode;  // forwards alone, for few queries
 };
 
+// One call of the recurrence S_t = a_t S_{t-1} + k_t v_t^T, or of the delta rule, and of its outputs S_t^T q_t. Query head h reads
+// key head h / (query_heads / key_heads) and has a state of its own. States are float32 (batch, query heads, dim, value_dim),
+// contiguous. A null pointer is an argument that was not given, or a gradient that nobody asks for.
+struct LinearCall {
+  DType dtype = DType::f32;  // of query, key, value, out and their gradients: f32, bf16 or f16
+  int64_t batch = 0, query_heads = 0, key_heads = 0, tokens = 0, dim = 0, value_dim = 0;
+  int64_t chunk = 0;                      // tokens; 0: the kernel's choice
+  Tokens query, key, value, out;
+  Tokens d_out, d_query, d_key, d_value;  // backward only; those of key and value have a head for each of the query
+  Tokens log_decay, beta;                 // float32; strides may be 0
+  bool channels = false;                  // whether log_decay has an entry for each row of the state
+  float* d_log_decay = nullptr;           // (batch, query heads, tokens), with `channels` by dim
+  float* d_beta = nullptr;                // (batch, query heads, tokens)
+  const float *initial_state = nullptr, *d_final_state = nullptr;
+  float *final_state = nullptr, *d_initial_state = nullptr;
+  int threads = 1;
+};
+
+using LinearFunction = void (*)(const LinearCall&);
+
+// The recurrence over chunks of tokens and back, and token by token.
+struct LinearEntry {
+  LinearFunction forward;
+  LinearFunction backward;
+  LinearFunction step;
+};
+
 // Runs attention's product loop on operands in cache; returns the floating-point operations that it did.
 using PeakFunction = double (*)(DType dtype, int threads, int64_t repeats);
 
@@ -106,6 +133,7 @@ struct Kernels {
   int rows_count;
   const AttentionEntry* attentions;
   int attentions_count;
+  LinearEntry linear;
   PeakFunction peak;
   const Study* studies;
   int studies_count;

@@ -34,18 +34,6 @@ static inline int threads_for(const AttentionCall& call) {
   return useful < call.threads ? static_cast<int>(useful) : call.threads;
 }
 
-// Hands out tasks 0, 1, ... to threads as they become free.
-class Queue {
- public:
-  bool next(int64_t count, int64_t& task) {
-    task = __atomic_fetch_add(&next_, 1, __ATOMIC_RELAXED);
-    return task < count;
-  }
-
- private:
-  int64_t next_ = 0;
-};
-
 // Heads that are packed and worked off together. 16 MB come from memory that the allocator keeps between calls; every page more of
 // one call's own costs 0.8 us.
 static inline int64_t heads_at_once(int64_t heads, int64_t bytes_of_one, int threads) {

@@ -1,0 +1,94 @@
+// Matrices in working memory, and the products over them: whole ones, and those of a lower triangle (entry (i, j) with j <= i), which
+// leave out what lies above the diagonal, strip by strip.
+#pragma once
+
+#include "../attention/pack.h"
+
+namespace manymax::MANYMAX_ISA {
+
+// Rows of floats, `step` apart. Columns are whole vectors, and rows whole strips.
+struct Matrix {
+  float* data;
+  int64_t step;
+
+  float* row(int64_t i) const { return data + i * step; }
+  Matrix from(int64_t i) const { return {row(i), step}; }
+  Matrix at(int64_t i, int64_t j) const { return {row(i) + j, step}; }
+};
+
+// C = A B, C += A B or C = scale C + A B, over k entries; kTransposed: `a` holds A's columns.
+template <Into kInto, bool kTransposed = false>
+static void product(Matrix a, Matrix b, int64_t k, Matrix c, int64_t rows, int64_t columns, const float* scale = nullptr) {
+  multiply<float, kInto, kTransposed>({a.data, a.step, b.data, b.step, k}, c.data, c.step, (rows + kStrip - 1) / kStrip,
+                                      columns / kLane, scale);
+}
+
+// Columns of a row's strip that a lower triangle reaches.
+MM_INLINE int64_t reach(int64_t i) { return round_up(i / kStrip * kStrip + kStrip, kLane); }
+
+// The lower triangle of A B; what shares a strip and a vector with it is written too.
+static inline void product_lower(Matrix a, Matrix b, int64_t k, Matrix c, int64_t rows) {
+  for (int64_t i = 0; i < rows; i += kStrip) product<Into::fresh>(a.from(i), b, k, c.from(i), kStrip, reach(i));
+}
+
+// C += L B
+static inline void add_lower(Matrix lower, Matrix b, Matrix c, int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; i += kStrip)
+    product<Into::sum>(lower.from(i), b, i + kStrip, c.from(i), kStrip, columns);
+}
+
+// C += L^T B
+static inline void add_lower_transposed(Matrix lower, Matrix b, Matrix c, int64_t rows, int64_t columns) {
+  for (int64_t j = 0; j < rows; j += kStrip)
+    product<Into::sum, true>(lower.at(j, j), b.from(j), rows - j, c.from(j), kStrip, columns);
+}
+
+// to = from^T; both dims are whole vectors.
+static inline void transpose(Matrix from, int64_t rows, int64_t columns, Matrix to) {
+  for (int64_t i = 0; i < rows; i += kLane) {
+    for (int64_t j = 0; j < columns; j += kLane) {
+      VF part[kLane];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLane; ++r) part[r] = load(from.row(i + r) + j);
+      transpose(part);
+#pragma GCC unroll 16
+      for (int r = 0; r < kLane; ++r) store(to.row(j + r) + i, part[r]);
+    }
+  }
+}
+
+// Entry by entry: to = op(a, b).
+template <class Op>
+MM_INLINE void combine(Matrix a, Matrix b, Matrix to, int64_t rows, int64_t columns, const Op& op) {
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t d = 0; d < columns; d += kLane) store(to.row(i) + d, op(load(a.row(i) + d), load(b.row(i) + d)));
+}
+
+static inline void times(Matrix a, Matrix b, Matrix to, int64_t rows, int64_t columns) {
+  combine(a, b, to, rows, columns, [](VF x, VF y) { return x * y; });
+}
+
+static inline void add(Matrix a, Matrix to, int64_t rows, int64_t columns) {
+  combine(a, to, to, rows, columns, [](VF x, VF y) { return x + y; });
+}
+
+static inline void clear(Matrix a, int64_t rows) {
+  __builtin_memset(a.data, 0, static_cast<size_t>(rows * a.step) * sizeof(float));
+}
+
+static inline void copy(const float* from, float* to, int64_t count) {
+  __builtin_memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+}
+
+static inline float dot(const float* a, const float* b, int64_t count) {
+  VF sum{};
+  for (int64_t d = 0; d < count; d += kLane) sum = fma(load(a + d), load(b + d), sum);
+  return reduce_add(sum);
+}
+
+// y += factor x
+MM_INLINE void add_scaled(float factor, const float* x, float* y, int64_t count) {
+  for (int64_t d = 0; d < count; d += kLane) store(y + d, fma(splat(factor), load(x + d), load(y + d)));
+}
+
+}  // namespace manymax::MANYMAX_ISA
