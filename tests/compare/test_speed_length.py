@@ -81,11 +81,11 @@ def test_speed_measures_training_and_generation(served):
     assert metrics["candidates"]["relu"]["state_bytes"] == [[8, 8 * 2 * width * 4], [16, 16 * 2 * width * 4]]
 
 
-def test_a_recurrence_keeps_as_much_of_many_tokens_as_of_few():
+def test_a_recurrence_keeps_as_much_of_many_tokens_as_of_few(served):
     plan = from_mapping({"task": "text:length=16", "batch_size": 2, "model": {"depth": 1}, "candidates": ["linear"]})
     contest = order("speed", plan=plan, candidates=("softmax", "linear"))
     result = speed.perform(contest, Subject(plan), lambda _: None)["metrics"]["candidates"]["linear"]
-    assert result["backend"] == "chunked"
+    assert result["backend"] == served("chunked")
     (few, small), (many, large) = result["state_bytes"]
     assert (few, many) == (8, 16)
     assert small == large > 0

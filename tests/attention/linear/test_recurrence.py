@@ -10,6 +10,7 @@ import manymax as mm
 from manymax.attention.linear.module import LinearAttention
 from manymax.attention.linear.recurrence import FORMS
 from manymax.attention.registry import mechanism_class
+from manymax.kernels.native import native
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 B, H, N, DK, DV = 2, 4, 75, 5, 7
@@ -51,7 +52,7 @@ def graded(arguments, **options):
     leaves = {name: x.clone().requires_grad_() for name, x in arguments.items()}
     out, state = mm.linear_attention(**leaves, **options)
     torch.manual_seed(1)
-    loss = (out * torch.randn_like(out)).sum() + (state * torch.randn_like(state)).sum()
+    loss = (out * random(*out.shape).to(out)).sum() + (state * random(*state.shape).to(state)).sum()
     return [out, state, *torch.autograd.grad(loss, list(leaves.values()))]
 
 
@@ -89,6 +90,31 @@ def test_forms_agree_in_outputs_state_and_gradients(rule, form):
     arguments = inputs(rule)
     for found, expected in zip(graded(arguments, **WAYS[form]), graded(arguments, backend="recurrent"), strict=True):
         torch.testing.assert_close(found, expected, **EXACT)
+
+
+def test_native_kernels_are_picked_where_they_can_serve(monkeypatch, served):
+    chosen = []
+    for name, form in FORMS.items():
+        monkeypatch.setitem(FORMS, name, lambda *given, n=name, f=form: (chosen.append(n), f(*given))[1])
+    query, key, value = torch.randn(3, 1, 2, 40, 8).unbind()
+    half = [x.bfloat16() for x in (query, key, value)]
+    mm.linear_attention(query, key, value)
+    mm.linear_attention(*half, log_decay=torch.tensor([-0.1, -0.2]).bfloat16())
+    mm.linear_attention(query.double(), key.double(), value.double())
+    mm.linear_attention(query[:, :, :1].double(), key[:, :, :1].double(), value[:, :, :1].double())
+    assert chosen == [served("chunked"), served("chunked"), "chunked", "recurrent"]
+    with pytest.raises(ValueError, match="backend 'cpu' cannot serve this call"):
+        mm.linear_attention(query.double(), key.double(), value.double(), backend="cpu")
+
+
+@pytest.mark.skipif(native() is None, reason="the native kernels are not built")
+@pytest.mark.parametrize("rule", RULES)
+def test_native_kernels_agree(rule):
+    arguments = {name: x.float() for name, x in inputs(rule).items()}
+    for found, expected in zip(
+        graded(arguments, backend="cpu"), graded({n: x.double() for n, x in arguments.items()}), strict=True
+    ):
+        torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-4)
 
 
 LINEAR = {label: case for label, case in CAUSAL.items() if issubclass(mechanism_class(case[0]), LinearAttention)}

@@ -11,11 +11,10 @@ from manymax._names import closest
 from manymax.attention.linear.chunked import chunked
 from manymax.attention.linear.recurrent import recurrent
 from manymax.attention.linear.streams import Streams
+from manymax.kernels import linear
 
-Form = Callable[[Streams, Tensor, int], tuple[Tensor, Tensor]]
+Form = Callable[[Streams, Tensor | None, int | None], tuple[Tensor, Tensor]]
 
-# What computes the recurrence. The quadratic form is one chunk of all tokens.
-FORMS: dict[str, Form] = {"recurrent": recurrent, "chunked": chunked, "quadratic": chunked}
 CHUNK = 64
 
 
@@ -47,8 +46,9 @@ def linear_attention(
         beta: (B, H, N); None only adds. With it, a decay is one number a token.
         initial_state: (B, H, Dk, Dv); None is zero.
         chunk_size: how many tokens are computed at once; None lets the form choose. It changes no result.
-        backend: "recurrent" goes token by token, "chunked" by chunks in plain PyTorch, "quadratic" takes all tokens as
-            one chunk, and "auto" picks the fastest that serves.
+        backend: "cpu" is native kernels, "recurrent" goes token by token in plain PyTorch, "chunked" by chunks,
+            "quadratic" takes all tokens as one chunk, and "auto" picks the fastest that serves. Native kernels take
+            float32, bfloat16 and float16, and have no second derivatives.
 
     Returns:
         out (B, H, N, Dv) in the query's dtype, and the final state (B, H, Dk, Dv), in float32 at least.
@@ -76,18 +76,64 @@ def linear_attention(
     """
     streams = Streams(query, key, value, log_decay, beta)
     _check(streams, initial_state, chunk_size, backend)
-    state = _state(streams, initial_state)
+    state = None if initial_state is None else initial_state.to(torch.promote_types(query.dtype, torch.float32))
     if not query.shape[2]:
-        return value.new_zeros(*query.shape[:3], value.shape[3], dtype=query.dtype), state
-    if backend == "auto":
-        backend = "recurrent" if query.shape[2] == 1 else "chunked"
-    size = query.shape[2] if backend == "quadratic" else chunk_size or CHUNK
-    out, state = FORMS[backend](_uniform(streams, state.dtype), state, size)
-    return out.to(query.dtype), state
+        return value.new_zeros(*query.shape[:3], value.shape[3], dtype=query.dtype), _state(streams, state)
+    name = _choose(streams, state, backend)
+    return FORMS[name](streams, state, chunk_size)
+
+
+def _choose(streams: Streams, state: Tensor | None, backend: str) -> str:
+    """Return which form serves."""
+    if backend not in {"auto", "cpu"}:
+        return backend
+    reason = linear.refusal(*_widened(streams), state)
+    if reason is None:
+        return "cpu"
+    if backend == "cpu":
+        raise ValueError(f"backend 'cpu' cannot serve this call: {reason}")
+    return "recurrent" if streams.query.shape[2] == 1 else "chunked"
+
+
+def _widened(streams: Streams) -> Streams:
+    """Return streams with decays and write strengths in float32 at least, which is what the kernels read."""
+    dtype = torch.promote_types(streams.query.dtype, torch.float32)
+    log_decay, beta = (None if x is None else x.to(dtype) for x in (streams.log_decay, streams.beta))
+    return streams._replace(log_decay=log_decay, beta=beta)
+
+
+def _native(streams: Streams, state: Tensor | None, chunk_size: int | None) -> tuple[Tensor, Tensor]:
+    return linear.attend(*_widened(streams), state, chunk_size)
+
+
+def _plain(compute: Callable[[Streams, Tensor, int], tuple[Tensor, Tensor]], *, whole: bool = False) -> Form:
+    """Return a form in plain PyTorch, which sees one dtype and a key and a value for each query head.
+
+    Args:
+        compute: the form.
+        whole: whether all tokens are one chunk.
+    """
+
+    def run(streams: Streams, state: Tensor | None, chunk_size: int | None) -> tuple[Tensor, Tensor]:
+        start = _state(streams, state)
+        size = streams.query.shape[2] if whole else chunk_size or CHUNK
+        out, state = compute(_uniform(streams, start.dtype), start, size)
+        return out.to(streams.query.dtype), state
+
+    return run
+
+
+# What computes the recurrence. The quadratic form is one chunk of all tokens.
+FORMS: dict[str, Form] = {
+    "recurrent": _plain(recurrent),
+    "chunked": _plain(chunked),
+    "quadratic": _plain(chunked, whole=True),
+    "cpu": _native,
+}
 
 
 def _uniform(streams: Streams, dtype: torch.dtype) -> Streams:
-    """Return streams in the state's dtype with a key and a value for each query head, and decays (B, H, N, 1 or Dk)."""
+    """Return streams in one dtype with a key and a value for each query head, and decays (B, H, N, 1 or Dk)."""
     query, key, value, log_decay, beta = streams
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -100,10 +146,10 @@ def _uniform(streams: Streams, dtype: torch.dtype) -> Streams:
 
 def _state(streams: Streams, initial: Tensor | None) -> Tensor:
     """Return the state to start from, in float32 or float64."""
+    if initial is not None:
+        return initial
     query, value = streams.query, streams.value
     dtype = torch.promote_types(query.dtype, torch.float32)
-    if initial is not None:
-        return initial.to(dtype)
     return query.new_zeros(*query.shape[:2], query.shape[3], value.shape[3], dtype=dtype)
 
 
