@@ -8,10 +8,16 @@ from importlib import import_module
 from manymax.claims.claim import Claim
 
 NAMES = (
+    "deltanet",
     "flash-attention-4",
     "flashdecoding-pp",
+    "gated-deltanet",
+    "gated-linear-attention",
+    "linear-transformers",
+    "mamba2",
     "normalized-attention-pooling",
     "power-softmax",
+    "retentive-network",
     "sigmoid-attention",
     "sinkformers",
     "stablemax",

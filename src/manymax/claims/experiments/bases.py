@@ -22,7 +22,8 @@ def model(name: str, options: dict[str, Any], seed: int, numbers: Numbers, task:
     """Return a GPT with a mechanism; the body starts the same under one seed whatever the mechanism."""
     torch.manual_seed(seed)
     made = partial(create_attention, name, **options)
-    return GPT(**task.model_options, depth=numbers["depth"], width=numbers["width"], attention=made)
+    sizes = {key: numbers[key] for key in ("depth", "width", "num_heads") if key in numbers}
+    return GPT(**task.model_options, **sizes, attention=made)
 
 
 def text_loss(name: str, seed: int, numbers: Numbers, progress: Progress, **options: Any) -> tuple[GPT, float]:
@@ -34,6 +35,11 @@ def text_loss(name: str, seed: int, numbers: Numbers, progress: Progress, **opti
     return made, validation_loss(made, task)
 
 
+def length_ratio(made: GPT, loss: float, numbers: Numbers) -> float:
+    """Return a trained model's loss on contexts of four times the training length over that on the latter."""
+    return float(validation_loss(made, Text(length=4 * numbers["text"]["length"]), 16) / loss)
+
+
 def recall(name: str, seed: int, numbers: Numbers, progress: Progress, **options: Any) -> float:
     """Train on associative recall; return the share of values that are recalled in new sequences."""
     sizes = numbers["recall"]
@@ -41,11 +47,11 @@ def recall(name: str, seed: int, numbers: Numbers, progress: Progress, **options
     made = model(name, options, seed, numbers, task)
     train(made, task, seed, {**numbers, **sizes}, progress)
     made.eval()
-    return evaluate(made, task)
+    return float(evaluate(made, task))
 
 
-def seconds_per_token(name: str, length: int, numbers: Numbers, **options: Any) -> Any:
-    """Return a work that runs a mechanism forwards over so many tokens, causally."""
+def forward_pass(name: str, length: int, numbers: Numbers, **options: Any) -> Any:
+    """Return what runs a mechanism forwards over so many tokens, causally."""
     sizes = numbers["time"]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -63,7 +69,7 @@ def growth(name: str, numbers: Numbers, **options: Any) -> float:
     """Return the time a token takes at the longest length over that at the shortest."""
     sizes = numbers["time"]
     short, long = min(sizes["lengths"]), max(sizes["lengths"])
-    works = [seconds_per_token(name, length, numbers, **options) for length in (short, long)]
+    works = [forward_pass(name, length, numbers, **options) for length in (short, long)]
     first, last = best_times(works, sizes["rounds"], sizes["seconds"], time.perf_counter)
     return (last / long) / (first / short)
 
@@ -82,3 +88,23 @@ def step_growth(name: str, numbers: Numbers) -> tuple[float, float]:
     works = [partial(attend.step, *token, state) for state in states]
     first, last = best_times(works, sizes["rounds"], sizes["seconds"], time.perf_counter)
     return last / first, states[1].nbytes / states[0].nbytes
+
+
+def chunk_speed_up(name: str, numbers: Numbers) -> float:
+    """Return the time of a forward pass token by token over that by chunks, both in plain PyTorch."""
+    sizes = numbers["time"]
+    length = min(sizes["lengths"])
+    works = [forward_pass(name, length, numbers, backend=backend) for backend in ("recurrent", "chunked")]
+    slow, fast = best_times(works, sizes["rounds"], sizes["seconds"], time.perf_counter)
+    return slow / fast
+
+
+@torch.no_grad()
+def forms_difference(name: str, seed: int) -> float:
+    """Return by how much outputs differ between a mechanism's forms in float32, over their largest."""
+    outs = []
+    for backend in ("recurrent", "chunked", "quadratic"):
+        torch.manual_seed(seed)
+        attend = create_attention(name, head_dim=32, num_heads=4, backend=backend)
+        outs.append(attend(*torch.randn(3, 1, 4, 300, 32).unbind(), is_causal=True))
+    return max(float((out - outs[0]).abs().max() / outs[0].abs().max()) for out in outs[1:])
