@@ -71,7 +71,7 @@ def growth(name: str, numbers: Numbers, **options: Any) -> float:
     short, long = min(sizes["lengths"]), max(sizes["lengths"])
     works = [forward_pass(name, length, numbers, **options) for length in (short, long)]
     first, last = best_times(works, sizes["rounds"], sizes["seconds"], time.perf_counter)
-    return (last / long) / (first / short)
+    return float((last / long) / (first / short))
 
 
 @torch.no_grad()
