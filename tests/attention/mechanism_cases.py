@@ -12,8 +12,12 @@ from manymax.attention.registry import MECHANISMS, mechanism_class
 OPTIONS = {
     "delta": [{"conv_size": 0, "negative": True}],
     "gated-delta": [{"conv_size": 0, "gate": False}],
+    "inline-attention": [{"feature_map": "leaky_relu", "local": 0}],
+    "l2vit": [{"least": 0.0}],
     "lightning-attention-2": [{"conv_size": 3, "slopes": [0.0, 1.5, 0.01, 40.0]}],
     "linear": [{"feature_map": "squared_relu"}, {"feature_map": "favor", "num_features": 5}, {"conv_size": 2}],
+    "mala": [{"mean": False, "rope": False, "local": 0, "gate": False}],
+    "nalaformer": [{"rope": False, "local": 3, "gate": False}],
     "transnormer-llm": [{"layer": 1, "num_layers": 3, "decay": "code", "lrpe": True}],
 }
 HEADS, DIM = 4, 6

@@ -10,9 +10,13 @@ from torch import nn
 from manymax.attention.dense.module import DenseAttention
 from manymax.attention.linear.delta import Delta, GatedDelta
 from manymax.attention.linear.gated_linear import GatedLinear
+from manymax.attention.linear.inline_attention import InLineAttention
+from manymax.attention.linear.l2vit import L2ViT
 from manymax.attention.linear.lightning import LightningAttention, LightningAttention2
 from manymax.attention.linear.linear import Linear
+from manymax.attention.linear.mala import MALA
 from manymax.attention.linear.mamba2 import Mamba2
+from manymax.attention.linear.nalaformer import NaLaFormer
 from manymax.attention.linear.retention import Retention
 from manymax.attention.linear.transnormer_llm import TransNormerLLM
 from manymax.attention.mechanism import Mechanism
@@ -23,12 +27,16 @@ MECHANISMS: dict[str, Callable[..., Mechanism]] = {
     "delta": Delta,
     "gated-delta": GatedDelta,
     "gated-linear": GatedLinear,
+    "inline-attention": InLineAttention,
+    "l2vit": L2ViT,
     "lightning-attention": LightningAttention,
     "lightning-attention-2": LightningAttention2,
     "linear": Linear,
     "linear-favor": partial(Linear, feature_map="favor"),
     "linear-relu": partial(Linear, feature_map="relu"),
+    "mala": MALA,
     "mamba2": Mamba2,
+    "nalaformer": NaLaFormer,
     "retention": Retention,
     "transnormer-llm": TransNormerLLM,
 }
