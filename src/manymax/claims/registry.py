@@ -10,10 +10,16 @@ from manymax.claims.claim import Claim
 NAMES = (
     "flash-attention-4",
     "flashdecoding-pp",
+    "flowformer",
+    "inline-attention",
+    "l2vit",
+    "mala",
+    "nalaformer",
     "normalized-attention-pooling",
     "power-softmax",
     "sigmoid-attention",
     "sinkformers",
+    "soft",
     "stablemax",
     "two-pass-softmax",
 )
