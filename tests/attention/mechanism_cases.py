@@ -11,9 +11,31 @@ from manymax.attention.registry import MECHANISMS, mechanism_class
 
 OPTIONS = {
     "delta": [{"conv_size": 0, "negative": True}],
+    "flowformer": [{"feature_map": "relu", "limit": 5.0}],
+    "galerkin-transformer": [
+        {"kind": "fourier", "pos_dim": 1},
+        {"kind": "softmax"},
+        {"kind": "linear", "pos_dim": 2},
+        {"norm": "instance"},
+    ],
     "gated-delta": [{"conv_size": 0, "gate": False}],
+    "inline-attention": [{"feature_map": "leaky_relu", "local": 0}],
+    "kernelized-attention-rpe": [
+        {"max_distance": 3, "num_features": 5, "normalize": False},
+        {"rpe": False, "orthogonal": False},
+    ],
+    "l2vit": [{"least": 0.0}],
     "lightning-attention-2": [{"conv_size": 3, "slopes": [0.0, 1.5, 0.01, 40.0]}],
     "linear": [{"feature_map": "squared_relu"}, {"feature_map": "favor", "num_features": 5}, {"conv_size": 2}],
+    "mala": [{"mean": False, "rope": False, "local": 0, "gate": False}],
+    "nalaformer": [{"rope": False, "local": 3, "gate": False}],
+    "soft": [
+        {"num_landmarks": 4, "symmetric": True, "tied": False, "local": 0},
+        {"ratio": 1},
+        {"ratio": 2, "iterations": 30},
+    ],
+    "softhgnn": [{"over": "edges", "num_edges": 3}],
+    "softhgnn-ses": [{"num_dynamic": 7, "top_k": 2}],
     "transnormer-llm": [{"layer": 1, "num_layers": 3, "decay": "code", "lrpe": True}],
 }
 HEADS, DIM = 4, 6

@@ -9,11 +9,20 @@ from torch import nn
 
 from manymax.attention.dense.module import DenseAttention
 from manymax.attention.linear.delta import Delta, GatedDelta
+from manymax.attention.linear.flowformer import Flowformer
+from manymax.attention.linear.galerkin_transformer import OperatorAttention
 from manymax.attention.linear.gated_linear import GatedLinear
+from manymax.attention.linear.inline_attention import InLineAttention
+from manymax.attention.linear.kernelized_attention_rpe import KernelizedRPE
+from manymax.attention.linear.l2vit import L2ViT
 from manymax.attention.linear.lightning import LightningAttention, LightningAttention2
 from manymax.attention.linear.linear import Linear
+from manymax.attention.linear.mala import MALA
 from manymax.attention.linear.mamba2 import Mamba2
+from manymax.attention.linear.nalaformer import NaLaFormer
 from manymax.attention.linear.retention import Retention
+from manymax.attention.linear.soft import SOFT
+from manymax.attention.linear.softhgnn import SoftHGNN
 from manymax.attention.linear.transnormer_llm import TransNormerLLM
 from manymax.attention.mechanism import Mechanism
 from manymax.maps.registry import MAPS
@@ -21,15 +30,25 @@ from manymax.maps.registry import MAPS
 # Mechanisms with a rule of their own: a class, or one with some of its options chosen.
 MECHANISMS: dict[str, Callable[..., Mechanism]] = {
     "delta": Delta,
+    "flowformer": Flowformer,
+    "galerkin-transformer": OperatorAttention,
     "gated-delta": GatedDelta,
     "gated-linear": GatedLinear,
+    "inline-attention": InLineAttention,
+    "kernelized-attention-rpe": KernelizedRPE,
+    "l2vit": L2ViT,
     "lightning-attention": LightningAttention,
     "lightning-attention-2": LightningAttention2,
     "linear": Linear,
     "linear-favor": partial(Linear, feature_map="favor"),
     "linear-relu": partial(Linear, feature_map="relu"),
+    "mala": MALA,
     "mamba2": Mamba2,
+    "nalaformer": NaLaFormer,
     "retention": Retention,
+    "soft": SOFT,
+    "softhgnn": SoftHGNN,
+    "softhgnn-ses": partial(SoftHGNN, num_edges=8, num_dynamic=64),
     "transnormer-llm": TransNormerLLM,
 }
 

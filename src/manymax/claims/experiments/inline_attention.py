@@ -1,0 +1,77 @@
+"""InLine attention: different queries, different weights; learning; operations (Han et al., 2024)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from manymax.attention.module import create_attention
+from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
+from manymax.claims.experiments.contests import attending, flops, on_digits, rows
+from manymax.claims.experiments.training import part
+
+CONTENDERS = {
+    "softmax": "softmax",
+    "linear": "linear-relu",
+    "inline": "inline-attention",
+    "inline without local": partial(create_attention, "inline-attention", local=0),
+}
+
+
+def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
+    """Measure everything."""
+    images = on_digits(CONTENDERS, seed, numbers, part(progress, "digits", 0, 2))
+    metrics: Metrics
+    if isinstance(images, Untestable):
+        metrics = dict.fromkeys(
+            ("points_above_softmax", "points_above_linear", "points_of_local", "softmax_accuracy"), images
+        )
+    else:
+        points = {name: 100 * learnt.quality for name, learnt in images.items()}
+        metrics = {
+            "points_above_softmax": points["inline"] - points["softmax"],
+            "points_above_linear": points["inline"] - points["linear"],
+            "points_of_local": points["inline"] - points["inline without local"],
+            "softmax_accuracy": points["softmax"],
+        }
+    progress(0.5, "weights and operations")
+    return metrics | weights_metrics(seed, **numbers["weights"]) | {"flop_ratio": flop_ratio(seed, **numbers["flops"])}
+
+
+def weights_metrics(seed: int, *, tokens: int, width: int) -> Metrics:
+    """Return how much weights change if queries are doubled, and how far the linear form is from all pairs."""
+    generator = torch.Generator().manual_seed(seed)
+    query, key = torch.randn(2, 1, 1, tokens, width, generator=generator, dtype=torch.float64).unbind()
+    found = {}
+    for name, options in {"linear-relu": {}, "inline-attention": {"local": 0}}.items():
+        module = create_attention(name, head_dim=width, num_heads=1, **options).double()
+        found[name] = float((rows(module, query, key) - rows(module, 2 * query, key)).abs().max())
+    module = create_attention("inline-attention", head_dim=width, num_heads=1, local=0)
+    linear = rows(module, query.float(), key.float())
+    return {
+        "relu_change": found["linear-relu"],
+        "inline_change": found["inline-attention"],
+        "form_difference": float((linear - all_pairs(query, key)).abs().max()),
+    }
+
+
+def all_pairs(query: Tensor, key: Tensor) -> Tensor:
+    """Return InLine's weights (B, H, Nq, Nk) by their definition."""
+    tokens, width = key.shape[2:]
+    products = query @ key.transpose(2, 3)
+    centred: Tensor = products - products.mean(-1, keepdim=True)
+    weights: Tensor = width**-0.5 / tokens * centred + 1 / tokens
+    return weights
+
+
+def flop_ratio(seed: int, *, tokens: int, width: int) -> float:
+    """Return the operations of InLine's core over those of softmax attention, matrix products alone."""
+    inline = create_attention("inline-attention", head_dim=width, num_heads=1, local=0)
+
+    def softmax(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return torch.softmax(query @ key.transpose(2, 3) * width**-0.5, -1) @ value
+
+    ours, theirs = (flops(attending(each, 1, width, seed)(tokens)) for each in (inline, softmax))
+    return ours / theirs
