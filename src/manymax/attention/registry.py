@@ -7,20 +7,29 @@ from functools import partial
 
 from torch import nn
 
+from manymax.attention.dense.local_linear_attention import LocalLinearAttention
 from manymax.attention.dense.module import DenseAttention
 from manymax.attention.linear.delta import Delta, GatedDelta
 from manymax.attention.linear.gated_linear import GatedLinear
 from manymax.attention.linear.lightning import LightningAttention, LightningAttention2
 from manymax.attention.linear.linear import Linear
 from manymax.attention.linear.mamba2 import Mamba2
+from manymax.attention.linear.nats_l import NAtSLinear
 from manymax.attention.linear.retention import Retention
 from manymax.attention.linear.transnormer_llm import TransNormerLLM
 from manymax.attention.mechanism import Mechanism
+from manymax.attention.recurrent.aaren import Aaren
+from manymax.attention.recurrent.dsf import NormalisedAttention
+from manymax.attention.recurrent.sd_ssm import SelectiveDense
+from manymax.attention.recurrent.softmax_rnn import SoftmaxRNN
+from manymax.attention.recurrent.test_time_regression import TestTimeRegression
 from manymax.maps.registry import MAPS
 
 # Mechanisms with a rule of their own: a class, or one with some of its options chosen.
 MECHANISMS: dict[str, Callable[..., Mechanism]] = {
+    "aaren": Aaren,
     "delta": Delta,
+    "dsf": NormalisedAttention,
     "gated-delta": GatedDelta,
     "gated-linear": GatedLinear,
     "lightning-attention": LightningAttention,
@@ -28,8 +37,13 @@ MECHANISMS: dict[str, Callable[..., Mechanism]] = {
     "linear": Linear,
     "linear-favor": partial(Linear, feature_map="favor"),
     "linear-relu": partial(Linear, feature_map="relu"),
+    "local-linear-attention": LocalLinearAttention,
     "mamba2": Mamba2,
+    "nats-l": NAtSLinear,
     "retention": Retention,
+    "sd-ssm": SelectiveDense,
+    "softmax-rnn": SoftmaxRNN,
+    "test-time-regression": TestTimeRegression,
     "transnormer-llm": TransNormerLLM,
 }
 
