@@ -51,6 +51,12 @@ def test_the_learnt_query_has_a_gradient_through_a_carried_state():
     torch.testing.assert_close(*grads, **EXACT)
 
 
+def test_padding_alone_is_a_state_of_no_tokens():
+    _, state = make(("aaren", {})).prefill(*tokens(3), attn_mask=torch.zeros(1, 1, 1, 3, dtype=torch.bool))
+    assert (state.total == 0).all()
+    assert (state.weighted == 0).all()
+
+
 def test_the_state_does_not_grow():
     module = make(("aaren", {}))
     sizes = [module.prefill(*tokens(count))[1].nbytes for count in (1, 16, 300)]

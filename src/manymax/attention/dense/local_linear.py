@@ -82,9 +82,6 @@ def _block(
     along = slope @ key.transpose(2, 3) - (slope * query).sum(3, keepdim=True)  # z · slope
     numerator = (weight * (1 - along)) @ value
     denominator = total - (mean * slope).sum(3, keepdim=True)
-    constant = denominator <= 100 * torch.finfo(query.dtype).eps * total  # the ridge keeps it above: rounding is left
-    numerator = torch.where(constant, weight @ value, numerator)
-    denominator = torch.where(constant, total, denominator)
     seen_any = total > 0
     return torch.where(seen_any, numerator / torch.where(seen_any, denominator, 1), 0)
 
