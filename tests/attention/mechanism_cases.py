@@ -10,6 +10,7 @@ from manymax.attention.mechanism import CausalMechanism
 from manymax.attention.registry import MECHANISMS, mechanism_class
 
 OPTIONS = {
+    "aaren": [{"form": "blelloch"}, {"form": "sequential"}],
     "delta": [{"conv_size": 0, "negative": True}],
     "flowformer": [{"feature_map": "relu", "limit": 5.0}],
     "galerkin-transformer": [
@@ -18,6 +19,7 @@ OPTIONS = {
         {"kind": "linear", "pos_dim": 2},
         {"norm": "instance"},
     ],
+    "dsf": [{"feature_map": "elu", "normaliser": "softplus"}, {"conv_size": 2, "normaliser": "sigmoid"}],
     "gated-delta": [{"conv_size": 0, "gate": False}],
     "inline-attention": [{"feature_map": "leaky_relu", "local": 0}],
     "kernelized-attention-rpe": [
@@ -36,6 +38,24 @@ OPTIONS = {
     ],
     "softhgnn": [{"over": "edges", "num_edges": 3}],
     "softhgnn-ses": [{"num_dynamic": 7, "top_k": 2}],
+    "local-linear-attention": [{"solver": "exact", "ridge": 0.1, "scale": 0.2, "block_size": 5}, {"block_size": 4}],
+    "nats-l": [{"block_size": 4}, {"block_size": 3, "conv_size": 0, "gate": False, "negative": True}],
+    "sd-ssm": [{"form": "scan", "state_size": 5, "num_matrices": 3, "power": 2.0}],
+    "softmax-rnn": [
+        {"order": 2},
+        {"order": 1, "denominator": "count", "output": "rms"},
+        {"order": 4, "output": "l2"},
+        {"denominator": "count", "output": "gate", "ceiling": None},
+        {"denominator": "clamp", "output": "layer"},
+    ],
+    "test-time-regression": [
+        {"forgetting": True, "ridge": 0.3, "shift_keys": 2},
+        {"forgetting": True, "qk_norm": False, "form": "woodbury"},
+        {"solver": "no-covariance", "forgetting": True},
+        {"solver": "gradient", "implicit": True, "qk_norm": False},
+        {"solver": "local-constant", "shift_keys": 3},
+        {"solver": "local-linear"},
+    ],
     "transnormer-llm": [{"layer": 1, "num_layers": 3, "decay": "code", "lrpe": True}],
 }
 HEADS, DIM = 4, 6

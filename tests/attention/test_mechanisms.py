@@ -113,9 +113,9 @@ def test_token_by_token_equals_all_at_once(case):
 def test_no_output_depends_on_a_later_token(case):
     module, whole = make(case), [x.requires_grad_() for x in tokens(9)]
     out = module(*whole, is_causal=True)
-    for grad in torch.autograd.grad(out[:, :, 4].sum(), whole):
+    for x, grad in zip(whole, torch.autograd.grad(out[:, :, 4].sum(), whole), strict=True):
         assert (grad[:, :, 5:] == 0).all()
-        assert (grad[:, :, :5] != 0).any()
+        assert (grad[:, :, :5] != 0).any() == (x is not whole[0] or getattr(module, "reads_query", True))
 
 
 @each(CAUSAL)
@@ -168,7 +168,7 @@ def test_a_state_is_saved_indexed_joined_and_moved(case):
 def test_low_precision_tokens_leave_a_float32_state(case):
     _, state = make(case).to(torch.bfloat16).prefill(*tokens(5, dtype=torch.bfloat16))
     sums = [x for x in state.tensors() if x.is_floating_point()]
-    assert any(x.dtype == torch.float32 for x in sums) or type(state).__name__ == "KeyValueCache"
+    assert any(x.dtype == torch.float32 for x in sums) or type(state).__name__ in {"KeyValueCache", "TokenCache"}
 
 
 @each(CASES)

@@ -14,6 +14,7 @@ SMALL = {
     "listops": {"validation": 50},
     "modular": {"modulus": 11},
     "recall": {"validation": 50},
+    "regular": {"validation": 50},
     "text": {"length": 32},
 }
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from torch import nn
 
+from manymax.attention.dense.local_linear_attention import LocalLinearAttention
 from manymax.attention.dense.module import DenseAttention
 from manymax.attention.linear.delta import Delta, GatedDelta
 from manymax.attention.linear.flowformer import Flowformer
@@ -20,16 +21,24 @@ from manymax.attention.linear.linear import Linear
 from manymax.attention.linear.mala import MALA
 from manymax.attention.linear.mamba2 import Mamba2
 from manymax.attention.linear.nalaformer import NaLaFormer
+from manymax.attention.linear.nats_l import NAtSLinear
 from manymax.attention.linear.retention import Retention
 from manymax.attention.linear.soft import SOFT
 from manymax.attention.linear.softhgnn import SoftHGNN
 from manymax.attention.linear.transnormer_llm import TransNormerLLM
 from manymax.attention.mechanism import Mechanism
+from manymax.attention.recurrent.aaren import Aaren
+from manymax.attention.recurrent.dsf import NormalisedAttention
+from manymax.attention.recurrent.sd_ssm import SelectiveDense
+from manymax.attention.recurrent.softmax_rnn import SoftmaxRNN
+from manymax.attention.recurrent.test_time_regression import TestTimeRegression
 from manymax.maps.registry import MAPS
 
 # Mechanisms with a rule of their own: a class, or one with some of its options chosen.
 MECHANISMS: dict[str, Callable[..., Mechanism]] = {
+    "aaren": Aaren,
     "delta": Delta,
+    "dsf": NormalisedAttention,
     "flowformer": Flowformer,
     "galerkin-transformer": OperatorAttention,
     "gated-delta": GatedDelta,
@@ -42,13 +51,18 @@ MECHANISMS: dict[str, Callable[..., Mechanism]] = {
     "linear": Linear,
     "linear-favor": partial(Linear, feature_map="favor"),
     "linear-relu": partial(Linear, feature_map="relu"),
+    "local-linear-attention": LocalLinearAttention,
     "mala": MALA,
     "mamba2": Mamba2,
     "nalaformer": NaLaFormer,
+    "nats-l": NAtSLinear,
     "retention": Retention,
+    "sd-ssm": SelectiveDense,
     "soft": SOFT,
     "softhgnn": SoftHGNN,
     "softhgnn-ses": partial(SoftHGNN, num_edges=8, num_dynamic=64),
+    "softmax-rnn": SoftmaxRNN,
+    "test-time-regression": TestTimeRegression,
     "transnormer-llm": TransNormerLLM,
 }
 

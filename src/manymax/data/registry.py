@@ -9,10 +9,11 @@ from manymax.data.digits import Digits
 from manymax.data.listops import ListOps
 from manymax.data.modular import Modular
 from manymax.data.recall import Recall
+from manymax.data.regular import Regular
 from manymax.data.task import Task
 from manymax.data.text import Text
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Digits, ListOps, Modular, Recall, Text)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Digits, ListOps, Modular, Recall, Regular, Text)}
 
 
 def list_tasks() -> list[str]:

@@ -1,0 +1,65 @@
+"""Selective dense state spaces against their formula, and what makes them follow automata."""
+
+import pytest
+import torch
+from mechanism_cases import DIM, HEADS, make, tokens
+
+NAME = "sd-ssm"
+
+
+@pytest.mark.parametrize("options", [{}, {"form": "scan"}, {"state_size": 4, "num_matrices": 3, "power": 2.5}], ids=str)
+def test_it_is_the_formula(options):
+    module, whole = make((NAME, options)), tokens(40)
+    torch.nn.init.normal_(module.gain)
+    torch.nn.init.normal_(module.offset)
+    out = module(*whole, is_causal=True)
+    power, x = options.get("power", 1.2), torch.cat(whole, -1)
+    with torch.no_grad():
+        for b, h in torch.cartesian_prod(torch.arange(2), torch.arange(HEADS)):
+            state = torch.zeros(options.get("state_size", DIM), dtype=torch.float64)
+            for t in range(40):
+                choice = (x[b, h, t] @ module.select.weight[h] + module.select.bias[h, 0]).softmax(0)
+                mixed = sum(c * a for c, a in zip(choice, module.matrices[h], strict=True))
+                columns = [column / column.abs().pow(power).sum() ** (1 / power) for column in mixed.T]
+                state = torch.stack(columns, 1) @ state + x[b, h, t] @ module.write.weight[h]
+                normal = (state - state.mean()) / (state.var(unbiased=False) + 1e-5).sqrt()
+                normal = normal * module.gain[h, 0] + module.offset[h, 0]
+                expected = normal @ module.read.weight[h] + module.read.bias[h, 0]
+                torch.testing.assert_close(out[b, h, t], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("power", [1.0, 1.2, 3.0])
+def test_columns_of_transitions_have_norm_one(power):
+    module = make((NAME, {"power": power}))
+    moves = module.transitions(torch.cat(tokens(10), -1))
+    norms = moves.abs().pow(power).sum(-2) ** (1 / power)
+    torch.testing.assert_close(norms, torch.ones_like(norms), rtol=0, atol=1e-12)
+
+
+def test_two_permutations_make_a_parity():
+    """With a swap for one token and the identity for the other, the state is the parity, at any length."""
+    module = make((NAME, {"state_size": 2, "num_matrices": 2}))
+    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    module.matrices.data = torch.stack([torch.eye(2), swap]).expand(HEADS, -1, -1, -1).double()
+    module.select.weight.data.zero_()
+    module.select.weight.data[:, 2 * DIM] = torch.tensor([-50.0, 50.0])
+    module.select.bias.data.zero_()
+    module.write.weight.data.zero_()
+    bits = torch.randint(2, (3, 500))
+    value = torch.zeros(3, HEADS, 500, DIM).double()
+    value[..., 0] = 2.0 * bits[:, None] - 1
+    zero = torch.zeros_like(value)
+    start = module.prefill(zero[:, :, :1], zero[:, :, :1], zero[:, :, :1])[1]
+    start = start.apply(torch.tensor([1.0, 0.0]).double()[:, None].expand_as)
+    _, state = module.step(zero, zero, value, start)
+    assert torch.equal(state.hidden[:, 0, 1, 0].round().long(), bits.sum(1) % 2)
+
+
+def test_wrong_options():
+    for options, words in [
+        ({"power": 0.5}, "power: expected at least 1"),
+        ({"state_size": 0}, "state_size, num_matrices: expected at least 1, got 0 and 4"),
+        ({"form": "scam"}, "form: expected one of .*did you mean 'scan'"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            make((NAME, options))
