@@ -132,7 +132,8 @@ def backward(
     results = Results(None, None, found[0], d_key, d_value, d_decay, d_beta, d_state)
     _call(BACKWARD, tensors, results, chunk, d_out, d_final_state)
     if shared:
-        found[1:3] = [x.unflatten(1, (key.shape[1], -1)).sum(2) for x in (d_key, d_value)]
+        groups = heads // key.shape[1]
+        found[1:3] = [x.view(batch, key.shape[1], groups, *x.shape[2:]).sum(2) for x in (d_key, d_value)]
     if d_decay is not None and log_decay is not None and log_decay.dim() == 1:
         found[3] = d_decay.sum((0, 2))
     return tuple(found)

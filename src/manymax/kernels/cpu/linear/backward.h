@@ -54,7 +54,8 @@ class LinearBackward : Sweep<S> {
   template <Into kInto>
   void retreat(BackRoom& room, const Chunk& at, Matrix x, Matrix d_read, Matrix d_state) const {
     times(x, room.decays.before, room.scaled, at.count, z_.key_width);
-    product<kInto, true>(room.scaled, d_read, at.count, d_state, round_up(call_.dim, kStrip), z_.value_width, room.decays.whole);
+    product<kInto, true>(room.scaled.backwards(at.count), d_read.backwards(at.count), at.count, d_state,
+                         round_up(call_.dim, kStrip), z_.value_width, room.decays.whole);
   }
 
   void visit_back(BackRoom& room, int64_t task) const {
