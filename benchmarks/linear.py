@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import linear_peers
-from benchmarks.limits import Limits, read_all
+from benchmarks.limits import Limits
 from benchmarks.measure import Measurement, of_case
 from benchmarks.scale import Scale
 from manymax.attention.dense.api import attention
@@ -25,7 +25,8 @@ KINDS = ("plain", "decay", "delta rule")
 READING = "reading"  # the label of a contender that computes no recurrence
 HEADS, DIM = 8, 64
 CHUNK = 48  # of the kernels
-STATES = 64  # of decoding, one after the other, as the layers of a model
+TOKENS = 16  # of decoding with one state
+STATES = 64  # of decoding in turn: 134 MB with a batch of 16
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,15 @@ class Plain(LinearProblem):
 
 @dataclass(frozen=True)
 class StepProblem:
-    """One token for each of many states, as a model's layers have them; a state is read once and written once."""
+    """Tokens of decoding, each of which reads and writes a state.
+
+    Attributes:
+        batch: B.
+        states: one, which the tokens carry along, or many in turn, so that they come from memory.
+    """
 
     batch: int
+    states: int
     device: str = "cpu"
     backward: bool = False
 
@@ -157,26 +164,31 @@ class StepProblem:
         """Return a query, key and value, and the states."""
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randn(3, self.batch, HEADS, 1, DIM, generator=generator).unbind()
-        return *tokens, *torch.randn(STATES, self.batch, HEADS, DIM, DIM, generator=generator).unbind()
+        return *tokens, torch.randn(self.states, self.batch, HEADS, DIM, DIM, generator=generator)
 
     @property
     def work(self) -> float:
-        """Return the bytes of the states."""
-        return float(sum(x.nbytes for x in self.inputs[3:]))
+        """Return the bytes of states that are read; as many are written."""
+        return float(self.inputs[3][0].nbytes * max(TOKENS, self.states))
 
     def error(self, label: str, out: Tensor) -> float:
-        """Return the largest relative error of the last state's output; 0 for what only reads."""
+        """Return the largest relative error of the last output; 0 for what computes none."""
         if label == READING:
             return 0.0
-        query, key, value, *_, state = (x.double() for x in self.inputs)
-        exact = query @ (state + key.mT @ value)
+        query, key, value, states = (x.double() for x in self.inputs)
+        exact = query @ (states[-1] + key.mT @ value * (TOKENS if self.states == 1 else 1))
         return float((out - exact).abs().max() / exact.abs().max())
 
 
-def _step(call: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor) -> Tensor:
-    query, key, value, *states = inputs
-    for state in states:
-        out, _ = call(query, key, value, initial_state=state)
+def _steps(
+    call: Callable[..., tuple[Tensor, Tensor]], query: Tensor, key: Tensor, value: Tensor, states: Tensor
+) -> Tensor:
+    """Return the last output of TOKENS tokens with one state, or of one token with each of many."""
+    if states.shape[0] > 1:
+        return [call(query, key, value, initial_state=state)[0] for state in states][-1]
+    state = states[0]
+    for _ in range(TOKENS):
+        out, state = call(query, key, value, initial_state=state)
     return out
 
 
@@ -185,17 +197,20 @@ def _plain_step(query: Tensor, key: Tensor, value: Tensor, initial_state: Tensor
     return query @ state, state
 
 
-def _decode(batch: int, limits: Limits, seconds: float) -> Measurement:
-    problem = StepProblem(batch)
-    contenders = [
-        Contender("read", READING, lambda _query, _key, _value, *states: read_all(*states)),
-        Contender("manymax", "plain", partial(_step, linear.attend), "cpu"),
-        Contender("torch", "plain", partial(_step, _plain_step)),
-    ]
+def _copy_states(_query: Tensor, _key: Tensor, _value: Tensor, states: Tensor) -> Tensor:
+    return [state.clone() for state in states][-1]
+
+
+def _decode(problem: StepProblem, limits: Limits, seconds: float) -> Measurement:
+    """Return the bandwidth that steps reach, as a share of reading from memory, or beside copies of as many states."""
+    alone = problem.states == 1
+    peer = Contender("torch", "plain", partial(_steps, _plain_step))
+    contenders = [peer if alone else Contender("copy", READING, _copy_states)]
+    contenders.append(Contender("manymax", "plain", partial(_steps, linear.attend), "cpu"))
     case = run_case(problem, contenders, limits.read, seconds)
-    name = f"batch {batch}, {HEADS} heads, D {DIM}, float32, {STATES} states in turn"
+    name = f"batch {problem.batch}, {HEADS} heads, D {DIM}, float32, {problem.states} state{'' if alone else 's'}"
     known = {"bytes": problem.work, "limited_by": "bytes", "limit": limits.read, "backend": "cpu"}
-    return of_case("linear/step", name, case, case.rows[1], share=True, peer_seconds=case.rows[2].seconds, **known)
+    return of_case("linear/step" if alone else "linear/step/memory", name, case, case.rows[1], share=alone, **known)
 
 
 def recurrences(scale: Scale, limits: Limits) -> Iterator[Measurement]:
@@ -211,5 +226,6 @@ def recurrences(scale: Scale, limits: Limits) -> Iterator[Measurement]:
     name, form = linear_peers.transformers_delta()
     yield _beside("linear/delta", problem, Contender(name, "delta rule", form), limits, scale.seconds)
     for batch in (1, 4, 16):
-        yield _decode(batch, limits, scale.seconds)
+        yield _decode(StepProblem(batch, 1), limits, scale.seconds)
+    yield _decode(StepProblem(16, STATES), limits, scale.seconds)
     yield _crossover(tuple(middle >> shift for shift in range(3, 8)), scale.seconds / 2)
