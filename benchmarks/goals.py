@@ -9,6 +9,7 @@ from benchmarks.measure import Measurement
 
 SDPA = "PyTorch's sdpa"
 OURS = "our softmax attention"
+CHUNKED = "best chunks in plain PyTorch"
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Goal:
         work: what is measured.
         against: what it is compared with.
         target: the number to reach, in the worst case.
-        unit: "x" for a ratio, "%" for a share.
+        unit: "x" for a ratio, "%" for a share, "tokens" for a length.
         at_most: whether smaller is better.
         limit: what stands in the way where it is not reached; {case}, {rate}, ... are those of the worst case;
             {full} is what would be reached at the whole limit.
@@ -34,6 +35,8 @@ class Goal:
 
     def show(self, value: float) -> str:
         """Return a value in the goal's unit."""
+        if self.unit == "tokens":
+            return f"N {value:.0f}"
         return f"{value:.0%}" if self.unit == "%" else f"{value:.2f}x" if value < 10 else f"{value:.0f}x"
 
     @property
@@ -81,6 +84,12 @@ STREAM = (
     "in which memory delivers"
 )
 
+CHUNKS = (
+    "at {case} it runs at {rate}, {share} of the product rate; packing, transposes, decays and the parts of triangles "
+    "that are computed for nothing take the rest"
+)
+STEP = "at {case} it takes {time}, and {peer_time} in PyTorch: a call from Python takes 5 us a token before any work"
+
 GOALS = {
     "forward/float32": Goal("attention forward, float32", SDPA, 2.2, limit=PRODUCTS),
     "forward/float32/share": Goal("the same, N 4096, full", "product rate in cache", 0.8, "%", limit=SHARE),
@@ -106,6 +115,15 @@ GOALS = {
     "rows/logsumexp": Goal("logsumexp", "read bandwidth", 0.8, "%", limit=ROWS),
     "rows/logsumexp/torch": Goal("logsumexp, rows from 4k on", "PyTorch", 15, limit=ROWS),
     "rows/threshold": Goal("sparsemax, entmax15, rows of 1k to 128k", "entmax", 10, limit=ROWS),
+    "linear/forward": Goal("causal linear attention forward, N 8k", CHUNKED, 3.0, limit=CHUNKS),
+    "linear/training": Goal("linear attention, decays, delta rule: training, N 8k", CHUNKED, 2.5, limit=CHUNKS),
+    "linear/length": Goal("time per token, N 32k over N 2k", "1x", 1.1, at_most=True, limit=ROWS),
+    "linear/delta": Goal("gated delta rule: training, N 8k", "transformers in PyTorch", 3.0, limit=CHUNKS),
+    "linear/step": Goal("linear decode step, batch 1 to 16", "read bandwidth", 0.6, "%", limit=STEP),
+    "linear/step/memory": Goal("linear decode step, states from memory", "copying the states", 0.8, limit=ROWS),
+    "linear/crossover": Goal(
+        "linear attention training is faster from", OURS, 1024, "tokens", at_most=True, limit="{case}"
+    ),
     "short": Goal("short work, N 64 to 256, batch 1", SDPA, 0.9, limit=OVERHEAD),
 }
 

@@ -17,6 +17,7 @@ class Scale:
         keys: of decoding.
         length: of the comparison of maps, and of eager formulas.
         short: lengths of short work.
+        recurrence: lengths of linear attention: the shortest, the one of most comparisons, and the longest.
     """
 
     name: str
@@ -26,7 +27,8 @@ class Scale:
     keys: int
     length: int
     short: tuple[int, ...]
+    recurrence: tuple[int, int, int]
 
 
-FULL = Scale("full", 3.0, {1024: 8, 4096: 4, 16384: 1}, (64, 128), 32768, 4096, (64, 128, 256))
-QUICK = Scale("quick", 0.3, {1024: 4, 4096: 1}, (64,), 32768, 1024, (64, 256))
+FULL = Scale("full", 3.0, {1024: 8, 4096: 4, 16384: 1}, (64, 128), 32768, 4096, (64, 128, 256), (2048, 8192, 32768))
+QUICK = Scale("quick", 0.3, {1024: 4, 4096: 1}, (64,), 32768, 1024, (64, 256), (2048, 4096, 16384))

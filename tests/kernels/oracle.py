@@ -127,3 +127,25 @@ def weights(
     scores = torch.where(visible, x, 0) / temperature
     result = globals()[name](scores, visible, **options)
     return result if name == "logsumexp" else result.movedim(-1, dim)
+
+
+def recurrence(query, key, value, log_decay=None, beta=None, initial_state=None):
+    """The linear recurrence token by token, in the dtype of its inputs: outputs and the final state."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    state = initial_state
+    if state is None:
+        state = query.new_zeros(*query.shape[:2], query.shape[3], value.shape[3])
+    outs = [query.new_zeros(*query.shape[:2], 0, value.shape[3])]
+    if log_decay is not None:
+        log_decay = log_decay[:, None].expand(query.shape[:3]) if log_decay.dim() == 1 else log_decay
+        log_decay = log_decay if log_decay.dim() == 4 else log_decay[..., None]
+    for t in range(query.shape[2]):
+        k, v = key[:, :, t, :, None], value[:, :, t, None, :]
+        if log_decay is not None:
+            state = log_decay[:, :, t, :, None].exp() * state
+        if beta is not None:
+            v = beta[:, :, t, None, None] * (v - k.mT @ state)
+        state = state + k @ v
+        outs.append(query[:, :, t, None, :] @ state)
+    return torch.cat(outs, 2), state

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(native() is None, reason=status())
 TESTS = pathlib.Path(__file__).parents[1]
 FILES = [
     *sorted((TESTS / "kernels").glob("test_rows*.py")),
+    TESTS / "kernels" / "test_linear.py",
     *sorted((TESTS / "attention" / "dense").glob("test_native*.py")),
     TESTS / "attention" / "dense" / "test_dropout.py",
 ]

@@ -95,9 +95,43 @@ def empty_results(tensors: Tensors) -> tuple[Tensor, Tensor]:
 
 def forward(tensors: Tensors, chunk: int) -> tuple[Tensor, Tensor]:
     """Return out and the final state."""
+    few = tensors.query.shape[2] <= FEW
+    if few and all([x is None or x.is_contiguous() for x in tensors]):
+        return _step(tensors)
     out, state = empty_results(tensors)
-    what = STEP if tensors.query.shape[2] <= FEW else FORWARD
-    _call(what, tensors, Results(out, state), chunk, None, None)
+    _call(STEP if few else FORWARD, tensors, Results(out, state), chunk, None, None)
+    return out, state
+
+
+def _step(tensors: Tensors) -> tuple[Tensor, Tensor]:
+    """Return the same for a few tokens in contiguous memory, the short way: a call takes half as long."""
+    query, key, value, log_decay, beta, initial = tensors
+    batch, heads, tokens, dim = query.shape
+    _, key_heads, _, value_dim = value.shape
+    out = query.new_empty((batch, heads, tokens, value_dim))
+    shape = (batch, heads, dim, value_dim)
+    state = query.new_empty(shape, dtype=torch.float32) if initial is None else initial.new_empty(shape)
+    module = native()
+    assert module is not None
+    module.linear_step(
+        DTYPES[query.dtype],
+        batch,
+        heads,
+        key_heads,
+        tokens,
+        dim,
+        value_dim,
+        query.data_ptr(),
+        key.data_ptr(),
+        value.data_ptr(),
+        out.data_ptr(),
+        0 if log_decay is None else log_decay.data_ptr(),
+        0 if log_decay is None else log_decay.dim(),
+        0 if beta is None else beta.data_ptr(),
+        0 if initial is None else initial.data_ptr(),
+        state.data_ptr(),
+        torch.get_num_threads(),
+    )
     return out, state
 
 
@@ -132,7 +166,8 @@ def backward(
     results = Results(None, None, found[0], d_key, d_value, d_decay, d_beta, d_state)
     _call(BACKWARD, tensors, results, chunk, d_out, d_final_state)
     if shared:
-        found[1:3] = [x.unflatten(1, (key.shape[1], -1)).sum(2) for x in (d_key, d_value)]
+        groups = heads // key.shape[1]
+        found[1:3] = [x.view(batch, key.shape[1], groups, *x.shape[2:]).sum(2) for x in (d_key, d_value)]
     if d_decay is not None and log_decay is not None and log_decay.dim() == 1:
         found[3] = d_decay.sum((0, 2))
     return tuple(found)

@@ -35,6 +35,32 @@ void linear(int what, int dtype, nb::tuple sizes, nb::tuple tensors, bool channe
   functions[what](call);
 }
 
+// A few tokens whose tensors are all contiguous: numbers alone, since reading tuples takes longer than the work. log_decay has
+// `decay_dims` dims, and a pointer is 0 for what is not given.
+void linear_step(int dtype, int64_t batch, int64_t heads, int64_t key_heads, int64_t tokens, int64_t dim, int64_t value_dim,
+                 uintptr_t query, uintptr_t key, uintptr_t value, uintptr_t out, uintptr_t log_decay, int decay_dims,
+                 uintptr_t beta, uintptr_t initial_state, uintptr_t final_state, int threads) {
+  LinearCall call;
+  call.dtype = static_cast<DType>(dtype), call.threads = threads;
+  call.batch = batch, call.query_heads = heads, call.key_heads = key_heads;
+  call.tokens = tokens, call.dim = dim, call.value_dim = value_dim;
+  const auto contiguous = [&](uintptr_t address, int64_t count, int64_t width) -> Tokens {
+    return {reinterpret_cast<const void*>(address), count * tokens * width, tokens * width, width};
+  };
+  call.query = contiguous(query, heads, dim), call.key = contiguous(key, key_heads, dim);
+  call.value = contiguous(value, key_heads, value_dim), call.out = contiguous(out, heads, value_dim);
+  call.channels = decay_dims == 4;
+  call.log_decay = contiguous(log_decay, heads, call.channels ? dim : 1), call.beta = contiguous(beta, heads, 1);
+  if (decay_dims == 1) call.log_decay.batch = 0, call.log_decay.head = 1, call.log_decay.token = 0;
+  call.initial_state = reinterpret_cast<const float*>(initial_state);
+  call.final_state = reinterpret_cast<float*>(final_state);
+  nb::gil_scoped_release release;
+  chosen().linear.step(call);
+}
+
 }  // namespace
 
-void define_linear(nb::module_& m) { m.def("linear", &linear); }
+void define_linear(nb::module_& m) {
+  m.def("linear", &linear);
+  m.def("linear_step", &linear_step);
+}

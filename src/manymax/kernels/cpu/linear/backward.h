@@ -53,8 +53,9 @@ class LinearBackward : Sweep<S> {
   // The gradient of the state before a chunk from that behind it, as far as `x` reads the state, with `d_read` of what it reads.
   template <Into kInto>
   void retreat(BackRoom& room, const Chunk& at, Matrix x, Matrix d_read, Matrix d_state) const {
-    times(x, room.decays.before, room.scaled, at.count, z_.key_width);
-    product<kInto, true>(room.scaled, d_read, at.count, d_state, round_up(call_.dim, kStrip), z_.value_width, room.decays.whole);
+    const Matrix read = this->decayed(room, x, room.decays.before, at.count);
+    product<kInto, true>(read.backwards(at.count), d_read.backwards(at.count), at.count, d_state,
+                         round_up(call_.dim, kStrip), z_.value_width, room.decays.whole);
   }
 
   void visit_back(BackRoom& room, int64_t task) const {
@@ -85,6 +86,8 @@ class LinearBackward : Sweep<S> {
   void keep(BackRoom& room, const Chunk& at, float* memory) const {
     copy(room.state.data, memory, z_.state());
     this->load_keys(room, at);
+    this->fetch(call_.key, at, this->key_head(at), call_.dim, 1);
+    this->fetch(call_.value, at, this->key_head(at), call_.value_dim, 1);
     if (this->delta()) {
       this->turn_keys(room);
       this->correct_values(room, at, room.state);
@@ -96,12 +99,16 @@ class LinearBackward : Sweep<S> {
   void chunk_back(BackRoom& room, const Chunk& at, float* memory) const {
     const int64_t rows = at.rows();
     load_chunk(room, at, memory);
+    this->fetch(call_.query, at, at.head, call_.dim, -1);
     this->weigh(room, at, room.query, room.scores);
-    times(room.key, room.decays.after, room.scaled, rows, z_.key_width);
-    product<Into::fresh>(room.scaled, room.d_state, call_.dim, room.d_values, rows, z_.value_width);
+    this->fetch(call_.key, at, this->key_head(at), call_.dim, -1);
+    const Matrix kept = this->decayed(room, room.key, room.decays.after, rows);
+    product<Into::fresh>(kept, room.d_state, call_.dim, room.d_values, rows, z_.value_width);
+    this->fetch(call_.value, at, this->key_head(at), call_.value_dim, -1);
     add_lower_transposed(room.scores, room.d_out, room.d_values, rows, z_.value_width);
+    this->fetch(call_.d_out, at, at.head, call_.value_dim, -1);
     product<Into::fresh>(this->written(room), room.d_state_across, call_.value_dim, room.d_key, rows, z_.key_width);
-    times(room.d_key, room.decays.after, room.d_key, rows, z_.key_width);
+    if (call_.log_decay.data) times(room.d_key, room.decays.after, room.d_key, rows, z_.key_width);
     if (call_.d_log_decay) keep_decay(room, at, stored_state(memory));
     clear(room.d_query, rows);
     read_back<Into::fresh>(room, at, room.query, room.d_out, room.scores, room.d_query);
@@ -134,7 +141,7 @@ class LinearBackward : Sweep<S> {
     if (call_.channels) clear(room.d_weights, z_.chunk + kLane);
     product_lower(y, room.values_across, call_.value_dim, room.d_weights, rows);
     product<Into::fresh>(y, room.state_across, call_.value_dim, room.through_state, rows, width);
-    times(room.through_state, room.decays.before, room.through_state, rows, width);
+    if (call_.log_decay.data) times(room.through_state, room.decays.before, room.through_state, rows, width);
     add(room.through_state, d_x, rows, width);
     if (call_.d_log_decay) read_decay<kInto>(room, at, x, weights);
     if (call_.channels) return channel_back(room, rows, width);

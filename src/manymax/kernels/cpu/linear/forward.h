@@ -51,9 +51,12 @@ class LinearForward : Sweep<S> {
 
   void output(Room& room, const Chunk& at) const {
     this->pack(call_.query, at, at.head, call_.dim, room.query);
+    this->fetch(call_.query, at, at.head, call_.dim, 1);
     this->weigh(room, at, room.query, room.scores);
-    times(room.query, room.decays.before, room.scaled, at.rows(), z_.key_width);
-    product<Into::fresh>(room.scaled, room.state, call_.dim, room.out, at.rows(), z_.value_width);
+    const Matrix read = this->decayed(room, room.query, room.decays.before, at.rows());
+    this->fetch(call_.key, at, this->key_head(at), call_.dim, 1);
+    product<Into::fresh>(read, room.state, call_.dim, room.out, at.rows(), z_.value_width);
+    this->fetch(call_.value, at, this->key_head(at), call_.value_dim, 1);
     add_lower(room.scores, this->written(room), room.out, at.rows(), z_.value_width);
     this->write(room.out, call_.out, at, call_.value_dim);
   }

