@@ -22,7 +22,7 @@ KINDS = {
     "ratio": "Ratio: g(score) over the row's sum of g",
     "threshold": "Threshold: a cut found from the whole row",
     "coupled": "Coupled: rows depend on each other",
-    "dense": "Dense: all pairs, one for each map",
+    "dense": "Dense: all pairs; one for each map, and local fits",
     "linear": "Linear: features and a running state",
     "recurrent": "Recurrent: scans and exact equivalences",
     "language": "Language",
