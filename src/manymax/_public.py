@@ -3,6 +3,7 @@
 from manymax.attention.dense.api import attention, explain
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.module import create_attention, list_attentions
+from manymax.heads.linear_cross_entropy import linear_cross_entropy
 from manymax.heads.registry import create_head, list_heads
 from manymax.maps.clipped_softmax import clipped_softmax
 from manymax.maps.entmax import entmax, entmax15
@@ -32,6 +33,7 @@ __all__ = [
     "entmax15",
     "explain",
     "linear_attention",
+    "linear_cross_entropy",
     "list_attentions",
     "list_heads",
     "list_maps",
