@@ -53,10 +53,11 @@ template <class C, class Get, class Work, class Put>
 MM_INLINE void vectors(int64_t n, const Get& get, const Work& work, const Put& put) {
   constexpr int L = kLanes<C>;
   using In = decltype(get(n, Whole{}));
+  using Out = decltype(work(get(n, Whole{}), 0));
   int64_t i = 0;
   for (; i + kUnroll * L <= n; i += kUnroll * L) {
     In in[kUnroll];
-    Vec<C> out[kUnroll];
+    Out out[kUnroll];
 #pragma GCC unroll 4
     for (int u = 0; u < kUnroll; ++u) in[u] = get(i + u * L, Whole{});
 #pragma GCC unroll 4

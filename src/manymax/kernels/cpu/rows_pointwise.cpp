@@ -21,16 +21,12 @@ MM_INLINE int64_t count_visible(const C* x, int64_t n) {
 }
 
 template <class C, template <class> class MapOf, bool kBackward>
-struct Pointwise {
+struct Pointwise : KernelTraits {
   using Part = int64_t;
-  static constexpr bool kSplits = true;
-  static constexpr bool kReadsScores = true;
   static constexpr bool kBlocks = true;
-  static constexpr bool kReduces = false;
   MapOf<C> map;
 
   explicit Pointwise(const RowsCall& call) : map(call.options) {}
-  static int64_t room(int64_t) { return 0; }
 
   // Most rows show all their entries: out of cache, write with that n while counting, and again if it was wrong.
   MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
@@ -40,7 +36,7 @@ struct Pointwise {
     const Part visible = visit(n, x, grad, y, 0, n, true);
     if (visible != n) visit(visible, x, grad, y, 0, n, false);
   }
-  MM_OUTLINE void block(const Block<C> b) const {
+  MM_MEMBER void block(const Block<C>& b) const {
     PerRow<C> at = per_row<C>(splat(map.at(1)));
     if (map.counts()) {
       const Vec<C> visible = sum_rows(b, Scores<C>{-kInfinity<C>}, [](Vec<C> v, int) {

@@ -8,12 +8,9 @@ namespace {
 
 // kPower 1: sparsemax, 2: 1.5-entmax.
 template <class C, int kPower>
-struct Threshold {
+struct Threshold : KernelTraits {
   using Part = int;
   static constexpr bool kSplits = false;
-  static constexpr bool kReadsScores = true;
-  static constexpr bool kBlocks = false;
-  static constexpr bool kReduces = false;
 
   explicit Threshold(const RowsCall&) {}
   // A compressing store writes a whole vector.
@@ -55,17 +52,13 @@ struct Threshold {
 
 // r (grad - sum of r grad / sum of r), with r = 1 or sqrt(w) where w > 0.
 template <class C, int kPower>
-struct ThresholdBackward {
+struct ThresholdBackward : KernelTraits {
   struct Part {
     C sum, dot;
   };
-  static constexpr bool kSplits = true;
   static constexpr bool kReadsScores = false;
-  static constexpr bool kBlocks = false;
-  static constexpr bool kReduces = false;
 
   explicit ThresholdBackward(const RowsCall&) {}
-  static int64_t room(int64_t) { return 0; }
 
   static MM_MEMBER Vec<C> root(Vec<C> w) {
     return keep(w != Vec<C>{}, kPower == 1 ? (w == w ? splat(C{1}) : w) : sqrt(w));

@@ -85,16 +85,50 @@ MM_INLINE PerRow<C> shifts_of(const Map& map, const Block<C>& b) {
   return per_row_of<C>([&](int r) { return map.usable(top[r]); });
 }
 template <class Map, class C>
-MM_INLINE Vec<C> denominators(const Map& map, const PerRow<C>& shift, Vec<C> sums) {
-  return sums + load(per_row_of<C>([&](int r) { return map.extra(shift.lane[r]); }).lane);
+MM_INLINE Vec<C> extras(const Map& map, const PerRow<C>& shift) {
+  return load(per_row_of<C>([&](int r) { return map.extra(shift.lane[r]); }).lane);
+}
+
+// The sums of a block's numerators at these shifts, and the same with the numerators kept in the block's room.
+template <class Map, class C>
+struct Sums {
+  const Map& map;
+  const Block<C>& b;
+  MM_MEMBER Vec<C> operator()(const PerRow<C>& shifts) const {
+    const C* x = b.x;
+    const auto fetch = [&](const Row<C>&, int64_t, Vec<C>) { prefetch_ahead(x), x += kLanes<C>; };
+    return sum_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) { return map.numerator(v, shifts[r]); }, fetch);
+  }
+};
+template <class Map, class C>
+struct StoredSums {
+  const Map& map;
+  const Block<C>& b;
+  MM_MEMBER Vec<C> operator()(const PerRow<C>& shifts) const {
+    return sum_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) { return map.numerator(v, shifts[r]); },
+                    [](const Row<C>& row, int64_t i, Vec<C> w) { store(row.room + i, w); });
+  }
+};
+
+// The denominators of a block and the shifts that they are relative to; sum_at(shifts) adds numerators up.
+//
+// With headroom the first row's shift serves all rows, which spares a visit for their own, a third of the time of rows of 16.
+// In this range of denominators no score that counts is further than 17 from it: their difference is off by 1e-6 at most.
+template <class Map, class C, class SumAt>
+MM_INLINE Vec<C> totals_of(const Map& map, const Block<C>& b, PerRow<C>& shifts, const SumAt& sum_at) {
+  constexpr C kLeast = static_cast<C>(0x1p-12), kMost = static_cast<C>(0x1p24);
+  if constexpr (Map::kHeadroom > 0) {
+    const C shift = map.usable(shift_of(map, b.x, b.n < kGlance ? b.n : kGlance));
+    shifts = per_row<C>(splat(shift));
+    const Vec<C> totals = sum_at(shifts) + map.extra(shift);
+    if (!any((totals > kLeast & totals < kMost) == 0)) return totals;
+  }
+  shifts = shifts_of(map, b);
+  return sum_at(shifts) + extras(map, shifts);
 }
 template <class C>
 MM_INLINE Vec<C> inverses(Vec<C> x) {
   return keep(x != Vec<C>{}, C{1} / x);
-}
-template <class Map, class C>
-MM_INLINE Vec<C> sums_of(const Map& map, const Block<C>& b, const PerRow<C>& at) {
-  return sum_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) { return map.numerator(v, at[r]); });
 }
 
 }  // namespace manymax::MANYMAX_ISA
