@@ -28,6 +28,7 @@ MM_INLINE bool read_and_write(const Map& map, const C* x, C* now, const C* befor
   const Vec<C> at = splat(map.usable(total.shift));
   Vec<C> tops[kUnroll] = {splat(-kInfinity<C>), splat(-kInfinity<C>), splat(-kInfinity<C>), splat(-kInfinity<C>)};
   chunks(0, n, [&](int64_t k, int64_t count) {
+    count_chunk(map, x + k, count, total);
     Vec<C> sums[kUnroll] = {};
     const auto get = [&](int64_t i, auto span) {
       return Two<C>{load(x + k + i, span, -kInfinity<C>), load(before + k + i, span, C{0})};

@@ -139,6 +139,23 @@ MM_INLINE C map_sum_max(const C* x, C* y, int64_t n, C& largest, const Body& bod
   return sum_of<C>(a);
 }
 
+// Of how many entries `takes` holds, which it must not of a NaN.
+template <class C, class Takes>
+MM_INLINE int64_t count_where(const C* x, int64_t n, const Takes& takes) {
+  constexpr int L = kLanes<C>;
+  Mask<C> found{};  // less one for each
+  int64_t i = 0;
+  for (; i + L <= n; i += L) found += takes(load(x + i));
+  if (i < n) found += takes(load(x + i, n - i, static_cast<C>(__builtin_nan(""))));
+  int64_t count = 0;
+  for (int lane = 0; lane < L; ++lane) count -= found[lane];
+  return count;
+}
+template <class C>
+MM_INLINE int64_t count_visible(const C* x, int64_t n) {
+  return n - count_where(x, n, [](Vec<C> v) { return v == -kInfinity<C>; });
+}
+
 // f(first, count) for each chunk of [first, last).
 template <class F>
 MM_INLINE void chunks(int64_t first, int64_t last, const F& f) {

@@ -51,6 +51,7 @@ struct RatioForward : KernelTraits {
     for (int64_t k = 0; k < n; k += kChunk) {
       const int64_t count = n - k < kChunk ? n - k : kChunk;
       const C* in = x.get(k, count);
+      count_chunk(map, in, count, part);
       if (k == 0) part.shift = shift_of(map, in, Map::kHeadroom == 0 ? n : count < kGlance ? count : kGlance);
       const Vec<C> at = splat(map.usable(part.shift));
       C top;

@@ -82,6 +82,7 @@ struct RatioBackward : KernelTraits {
     chunks(first, last, [&](int64_t k, int64_t count) {
       const C* in = x.get(k, count);
       const C* g = grad.get(k, count);
+      count_chunk(map, in, count, total);
       total = raise(map, total, shift_of(map, in, count));
       const Vec<C> at = splat(map.usable(total.shift));
       Vec<C> sum[kUnroll] = {}, dot[kUnroll] = {};

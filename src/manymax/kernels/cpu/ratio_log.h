@@ -7,16 +7,6 @@
 
 namespace manymax::MANYMAX_ISA {
 
-// log of positive numbers; 0, NaN and +inf stay as they are.
-template <class C>
-MM_INLINE Vec<C> logs_of(Vec<C> x) {
-  constexpr C kNormal = sizeof(C) == 4 ? static_cast<C>(0x1p-126) : static_cast<C>(0x1p-1022);
-  const Mask<C> tiny = x < splat(kNormal);
-  const Vec<C> less = tiny ? splat(static_cast<C>(41.588830833596718565)) : Vec<C>{};  // 60 ln 2
-  const Vec<C> log = log_normal<C>(tiny ? x * static_cast<C>(0x1p60) : x) - less;
-  return (x > Vec<C>{}) & (x < splat(kInfinity<C>)) ? log : x;
-}
-
 template <class C, template <class> class MapOf>
 struct LogForward : RatioForward<C, MapOf> {
   using Base = RatioForward<C, MapOf>;
@@ -29,7 +19,7 @@ struct LogForward : RatioForward<C, MapOf> {
     const Map* map;
     Vec<C> at, less;
     Finish(const LogForward& kernel, Part part) : map(&kernel.map), at(splat(kernel.map.usable(part.shift))) {
-      const C total = part.sum + kernel.map.extra(kernel.map.usable(part.shift));
+      const C total = denominator(kernel.map, part);
       less = splat(total == 0 ? C{0} : scalar_log(total));
     }
     bool knows() const { return true; }
