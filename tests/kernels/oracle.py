@@ -59,8 +59,18 @@ def log_stablemax(x, visible):
     return torch.where(visible, logs - torch.log(torch.where(total == 0, 1, total)), -torch.inf)
 
 
-def power_softmax(x, visible, p=4, eps=0.0):
-    return _ratio(lambda s: s**p, x, visible, eps)
+def power_softmax(x, visible, p=4, eps=0.0, length_agnostic=False):
+    return _ratio(lambda s: s**p, x, visible, eps * _n(visible) if length_agnostic else eps)
+
+
+def clipped_softmax(x, visible, zeta=1.0, gamma=-0.03):
+    return torch.where(visible, ((zeta - gamma) * softmax(x, visible) + gamma).clamp(0, 1), 0)
+
+
+def topk_softmax(x, visible, k=8):
+    hidden = torch.where(visible, x, -torch.inf).detach()
+    cut = hidden.sort(-1, descending=True).values[..., min(k, x.shape[-1]) - 1, None]
+    return softmax(x, visible & (hidden >= cut))
 
 
 def spherical_softmax(x, visible, eps=1e-5):
@@ -100,6 +110,23 @@ def _threshold(x, visible, power: int) -> Tensor:
     slope = (roots.detach() ** (power - 1) * (roots > 0)).sum(-1, keepdim=True) * power
     step = ((roots**power).sum(-1, keepdim=True) - 1) / torch.where(slope == 0, 1, slope)
     return torch.where(roots > 0, (roots - step).clamp(min=0), 0) ** power
+
+
+def entmax(x, visible, alpha=1.5):
+    """Halve a bracket of the cut; the gradient of scores is that of one differentiable Newton step from it."""
+    e = alpha - 1
+    s = e * (torch.where(visible, x, 0) - _shifted(x, visible))
+    low, high = torch.full_like(s[..., :1], -1), torch.zeros_like(s[..., :1])
+    for _ in range(200):
+        middle = (low + high) / 2
+        total = torch.where(visible, (s.detach() - middle).clamp(min=0) ** (1 / e), 0).sum(-1, keepdim=True)
+        low, high = torch.where(total >= 1, middle, low), torch.where(total >= 1, high, middle)
+    support = visible & (s - low > 0)
+    roots = torch.where(support, s - low, 1)
+    slope = torch.where(support, roots.detach() ** (1 / e - 1) / e, 0)
+    total = torch.where(support, roots ** (1 / e), 0).sum(-1, keepdim=True)
+    step = (total - 1) / torch.where(support, slope, 0).sum(-1, keepdim=True).clamp(min=1e-300)
+    return torch.where(support, (roots - step).clamp(min=0) ** (1 / e), 0)
 
 
 def sparsemax(x, visible):

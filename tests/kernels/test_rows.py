@@ -15,10 +15,13 @@ from manymax.kernels.native import native, status
 pytestmark = pytest.mark.skipif(native() is None, reason=status())
 NAMES = sorted(rows.OPTIONS)
 OTHER_OPTIONS = {
+    "clipped_softmax": {"zeta": 1.25, "gamma": -0.002},
+    "entmax": {"alpha": 2.6},
     "sigmoid": {"bias": -1.25},
-    "power_softmax": {"p": 6, "eps": 0.75},
+    "power_softmax": {"p": 6, "eps": 0.75, "length_agnostic": True},
     "spherical_softmax": {"eps": 0.0},
     "taylor_softmax": {"order": 4},
+    "topk_softmax": {"k": 300},
 }
 # Relative to the largest value: sums and quotients in float32 stay below 2e-6; half an ulp of bfloat16 is 2e-3.
 TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-14, torch.bfloat16: 5e-3, torch.float16: 7e-4}
@@ -295,7 +298,8 @@ def test_supports_gives_reasons():
     assert "a dim that exists" in rows.supports("softmax", {}, x, 2)
     assert "not empty" in rows.supports("softmax", {}, x[:0])
     assert "bool mask" in rows.supports("softmax", {}, x, -1, x)
-    assert "length_agnostic" in rows.supports("power_softmax", {"length_agnostic": True}, x)
+    assert "alpha above 1" in rows.supports("entmax", {"alpha": 1}, x)
+    assert "up to 3 in 16 bits" in rows.supports("entmax", {"alpha": 3.5}, x.half())
     assert "powers up to" in rows.supports("taylor_softmax", {"order": 66}, x)
 
 

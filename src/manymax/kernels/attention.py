@@ -49,6 +49,8 @@ def refusal(name: str, options: tuple[tuple[str, float | None], ...]) -> str | N
         return status()
     if module.find_attention(name) < 0:
         return f"there is no attention kernel for {name}"
+    if dict(options).get("length_agnostic"):
+        return f"the attention kernel of {name} has no length_agnostic form"
     refused = rows.supports(name, dict(options), _PROBE)  # attention reads the same options as rows do
     return None if refused is None else refused.replace("row kernel", "kernel")
 

@@ -183,7 +183,7 @@ class RowsFunction(torch.autograd.Function):
         if not again and is_plain(grad, mask) and not is_batched(grad):
             result = backward(grad.resolve_neg(), saved, name, options, dim, mask)
         elif ctx.reads_weights:
-            result = from_weights(name, saved, grad, dim, options[0])
+            result = from_weights(name, saved, grad, dim, options)
         elif ctx.reference is None:
             raise RuntimeError(f"{name}: the native kernel has no second derivative; the plain PyTorch form has")
         else:

@@ -17,6 +17,8 @@ _apply: Any = ops.RowsFunction.apply  # untyped in torch
 # Options of each map beside the temperature, with their defaults, in the order in which the kernel reads them. None is
 # a default that the kernel works out by itself; it travels as NaN.
 OPTIONS: dict[str, dict[str, float | None]] = {
+    "clipped_softmax": {"zeta": 1.0, "gamma": -0.03},
+    "entmax": {"alpha": 1.5},
     "entmax15": {},
     "log_softmax": {},
     "log_stablemax": {},
@@ -32,12 +34,14 @@ OPTIONS: dict[str, dict[str, float | None]] = {
     "squared_relu": {},
     "stablemax": {},
     "taylor_softmax": {"order": 2},
+    "topk_softmax": {"k": 8},
 }
 # In float64, whose short rows the kernels take one by one, PyTorch's own forms are quicker below these lengths. In the
 # other dtypes rows of every length pay: 4096 rows of 2 to 256 float32 scores went 1.1 to 15 times as fast forwards and
 # 0.8 to 7.5 times forwards and backwards (one thread of a busy machine; the one below 1 is sigmoid on rows of 2).
 SHORTEST_IN_FLOAT64 = {"log_softmax": 8, "relu": 64, "sigmoid": 256, "squared_relu": 16}
 HIGHEST_POWER = 64  # beyond it a power of 1/2, how far a scale may be off, leaves float32
+HIGHEST_ALPHA = 3  # of 16-bit weights: their slopes, a power of 2 - alpha, are as exact as they are up to here
 
 
 def supports(name: str, options: Mapping[str, Any], x: Tensor, dim: int = -1, mask: Tensor | None = None) -> str | None:
@@ -59,10 +63,11 @@ def supports(name: str, options: Mapping[str, Any], x: Tensor, dim: int = -1, ma
             return f"the row kernel of {name} has no option {key}"
         if not isinstance(value, (int, float)) and value is not None:
             return f"the row kernel of {name} takes {key} as a number, not as {type(value).__name__}"
-    if options.get("length_agnostic"):
-        return f"the row kernel of {name} has no length_agnostic form"
     if max(options.get("p", 0), options.get("order", 0)) > HIGHEST_POWER:
         return f"the row kernel of {name} takes powers up to {HIGHEST_POWER}"
+    alpha = options.get("alpha", 1.5)
+    if not alpha > 1 or (alpha > HIGHEST_ALPHA and x.dtype in {torch.bfloat16, torch.float16}):
+        return f"the row kernel of {name} takes an alpha above 1, and up to {HIGHEST_ALPHA} in 16 bits"
     return _refuses(x, dim, mask)
 
 

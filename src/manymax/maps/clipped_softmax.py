@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from manymax.maps.threshold import Threshold
 @dataclass(frozen=True)
 class ClippedSoftmax(Threshold):
     """w = clip((zeta - gamma) softmax(x) + gamma, 0, 1)."""
+
+    kernel: ClassVar[str | None] = "clipped_softmax"
 
     zeta: float | Tensor = 1.0
     gamma: float | Tensor = -0.03

@@ -34,6 +34,8 @@ _SPECIAL: dict[float, type[Rule]] = {1: Softmax, 1.5: Entmax15, 2: Sparsemax}
 class AlphaEntmax(Threshold):
     """w = max((alpha - 1) x - tau, 0)^(1 / (alpha - 1)), softmax at alpha = 1."""
 
+    kernel: ClassVar[str | None] = "entmax"
+
     alpha: float | Tensor = 1.5
 
     def __post_init__(self) -> None:

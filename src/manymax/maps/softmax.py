@@ -183,26 +183,32 @@ def logsumexp(
     """
     rule = Softmax(temperature)
     dims = (dim,) if isinstance(dim, int) else dim or tuple(range(x.dim()))
-    if len(dims) != 1 or not rows.pays("logsumexp", rule.options(), x, dims[0], mask):
+    if not rows.pays("logsumexp", rule.options(), x, dims[0] if dims else 0, mask):
         return write_out(_restore(_plain_logsumexp(rule, dims, mask, x), x, dims, keepdim), out)
     if mask is not None:
         check_broadcast("mask", mask, x)
-    if out is not None and not keepdim and rows.writes_into("logsumexp", out, x, dims[0], mask):
-        return rows.weights("logsumexp", rule.options(), x, dims[0], mask, out=out)
-    plain = functools.partial(_plain_logsumexp, rule, dims, mask)
-    total = rows.weights("logsumexp", rule.options(), x, dims[0], mask, reference=plain)
+    scores, axis, visible = x, dims[0], mask
+    if len(dims) > 1:
+        scores, axis = _join(x, dims), -1
+        visible = None if mask is None else _join(mask.expand(x.shape), dims)
+    if out is not None and not keepdim and rows.writes_into("logsumexp", out, scores, axis, visible):
+        return rows.weights("logsumexp", rule.options(), scores, axis, visible, out=out)
+    plain = functools.partial(_plain_logsumexp, rule, (axis,), visible)
+    total = rows.weights("logsumexp", rule.options(), scores, axis, visible, reference=plain)
     return write_out(_restore(total, x, dims, keepdim), out)
+
+
+def _join(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return x with several dims as its one last: a view where they lie as one in memory."""
+    return x.movedim(dims, tuple(range(-len(dims), 0))).flatten(-len(dims))
 
 
 def _plain_logsumexp(rule: Softmax, dims: tuple[int, ...], mask: Tensor | None, x: Tensor) -> Tensor:
     """Return log-sum-exp over dims, which do not stay, in plain PyTorch."""
     rule, scores, visible = as_rows(rule, x, -1, mask)
     dims = dims or (0,)  # of a single number
-    last = tuple(range(-len(dims), 0))
-    scores = scores.movedim(dims, last).flatten(-len(dims))
-    if visible is not None:
-        visible = visible.movedim(dims, last).flatten(-len(dims))
-    return rule.log_total(scores, visible).squeeze(-1).to(x.dtype)
+    visible = None if visible is None else _join(visible, dims)
+    return rule.log_total(_join(scores, dims), visible).squeeze(-1).to(x.dtype)
 
 
 def _restore(total: Tensor, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:

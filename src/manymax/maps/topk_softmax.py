@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from manymax.maps.threshold import Threshold
 @dataclass(frozen=True)
 class TopkSoftmax(Threshold):
     """Softmax of the scores that are no lower than the k-th largest."""
+
+    kernel: ClassVar[str | None] = "topk_softmax"
 
     k: int = 8
 

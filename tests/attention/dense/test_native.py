@@ -186,7 +186,7 @@ def test_calls_from_several_threads():
         ({"dtype": torch.float64}, r"it takes float32, bfloat16 and float16, not torch\.float64"),
         ({"return_weights": True}, "return_weights asks for the full matrix"),
         ({"map": "sinkhorn"}, "there is no kernel for Sinkhorn"),
-        ({"map": "topk_softmax"}, "there is no kernel for TopkSoftmax"),
+        ({"map": "topk_softmax"}, "there is no attention kernel for topk_softmax"),
         ({"map": mm.create_map("softmax", temperature=torch.ones(()))}, "the map's temperature is a tensor"),
         ({"map": mm.create_map("power_softmax", length_agnostic=True)}, "has no length_agnostic form"),
         ({"map": mm.create_map("taylor_softmax", order=66)}, "takes powers up to 64"),

@@ -33,7 +33,7 @@ void check(const Kernels& kernels, const RowsEntry& map, DType dtype, int64_t n,
   double sum = 0;
   for (int64_t i = 0; i < (reduces ? 1 : n); ++i) sum += static_cast<double>(w[i]);
   expect(std::isfinite(sum), "%s %s n=%ld: a weight is not finite", kernels.isa, map.name, long{n});
-  for (const char* one : {"softmax", "softplus", "stablemax", "sparsemax", "entmax15", "taylor_softmax"})
+  for (const char* one : {"softmax", "softplus", "stablemax", "sparsemax", "entmax15", "entmax", "taylor_softmax", "topk_softmax"})
     if (std::strcmp(map.name, one) == 0) expect(std::fabs(sum - 1) < 1e-5, "%s %s n=%ld: sum is not 1", kernels.isa, map.name, long{n});
   RowsCall back = call_for<T>(dtype, map.backward_reads_weights ? w : x, dx, n, threads);
   std::memcpy(back.options, call.options, sizeof back.options);

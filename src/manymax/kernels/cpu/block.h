@@ -59,7 +59,7 @@ MM_INLINE PerRow<C> per_row_of(const F& f) {
 // Whether a lane is NaN (or infinite, which is as rare).
 template <class V>
 MM_INLINE bool has_nan(V x) {
-  return !(reduce_add(x - x) == 0);
+  return any(x - x != V{});
 }
 
 // Loads of a block's scores or weights, and of its gradients too.

@@ -40,7 +40,7 @@ MM_INLINE Vec<C> reduce_rows(const Block<C>& b, C start, const Op& op, const Get
   for (int r = 0; r < L; r += kUnroll) {
     const Row<C> rows[kUnroll] = {b.row(r), b.row(r + 1), b.row(r + 2), b.row(r + 3)};
     Vec<C> a[kUnroll] = {splat(start), splat(start), splat(start), splat(start)};
-    const auto step = [&](int64_t i, auto span) {
+    const auto step = [&](int64_t i, auto span) __attribute__((always_inline)) {
       In in[kUnroll];
       Vec<C> out[kUnroll];
 #pragma GCC unroll 4
@@ -53,6 +53,7 @@ MM_INLINE Vec<C> reduce_rows(const Block<C>& b, C start, const Op& op, const Get
     int64_t i = 0;
     for (; i + L <= n; i += L) step(i, Whole{});
     if (i < n) step(i, Rest{n - i});
+#pragma GCC unroll 4
     for (int u = 0; u < kUnroll; ++u) results[r + u] = a[u];
   }
   return reduce_lanes<C>(results, op);
@@ -113,7 +114,7 @@ MM_INLINE void write_rows(const Block<C>& b, const Get& get, const Work& work) {
   for (int r = 0; r < L; r += kUnroll) {
     const Row<C> rows[kUnroll] = {b.row(r), b.row(r + 1), b.row(r + 2), b.row(r + 3)};
     C* const y = b.y + r * pitch;
-    const auto step = [&](int64_t i, auto span) {
+    const auto step = [&](int64_t i, auto span) __attribute__((always_inline)) {
       In in[kUnroll];
       Vec<C> out[kUnroll];
 #pragma GCC unroll 4

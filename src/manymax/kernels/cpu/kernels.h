@@ -4,6 +4,8 @@
 #include "types.h"
 
 #define MM_ROWS(X)                                                                      \
+  X(clipped_softmax, clipped_softmax_forward, clipped_softmax_backward, false)          \
+  X(entmax, entmax_forward, entmax_backward, true)                                      \
   X(entmax15, entmax15_forward, entmax15_backward, true)                                \
   X(log_softmax, log_softmax_forward, log_softmax_backward, true)                       \
   X(log_stablemax, log_stablemax_forward, log_stablemax_backward, false)                \
@@ -18,7 +20,8 @@
   X(spherical_softmax, spherical_softmax_forward, spherical_softmax_backward, false)    \
   X(squared_relu, squared_relu_forward, squared_relu_backward, false)                   \
   X(stablemax, stablemax_forward, stablemax_backward, false)                            \
-  X(taylor_softmax, taylor_softmax_forward, taylor_softmax_backward, false)
+  X(taylor_softmax, taylor_softmax_forward, taylor_softmax_backward, false)             \
+  X(topk_softmax, topk_softmax_forward, exp_backward, true)
 
 // The same for attention: MM_ATTENTIONS(X) X(map), each with forward, backward and decode.
 #define MM_ATTENTIONS(X) \

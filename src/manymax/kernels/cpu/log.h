@@ -42,6 +42,16 @@ MM_INLINE Vec<T> log_normal(Vec<T> x) {
   return fma(k, splat<T>(K::kLn2High), f - (half - small));
 }
 
+// log of positive numbers; 0, NaN and +inf stay as they are.
+template <class C>
+MM_INLINE Vec<C> logs_of(Vec<C> x) {
+  constexpr C kNormal = sizeof(C) == 4 ? static_cast<C>(0x1p-126) : static_cast<C>(0x1p-1022);
+  const Mask<C> tiny = x < splat(kNormal);
+  const Vec<C> less = tiny ? splat(static_cast<C>(41.588830833596718565)) : Vec<C>{};  // 60 ln 2
+  const Vec<C> log = log_normal<C>(tiny ? x * static_cast<C>(0x1p60) : x) - less;
+  return (x > Vec<C>{}) & (x < splat(kInfinity<C>)) ? log : x;
+}
+
 // log(1 + x) for x >= 0, +inf and NaN included: at most 2 ulp.
 template <class T>
 MM_INLINE Vec<T> log1p(Vec<T> x) {

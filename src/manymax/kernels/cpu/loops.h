@@ -53,10 +53,11 @@ template <class C, class Get, class Work, class Put>
 MM_INLINE void vectors(int64_t n, const Get& get, const Work& work, const Put& put) {
   constexpr int L = kLanes<C>;
   using In = decltype(get(n, Whole{}));
+  using Out = decltype(work(get(n, Whole{}), 0));
   int64_t i = 0;
   for (; i + kUnroll * L <= n; i += kUnroll * L) {
     In in[kUnroll];
-    Vec<C> out[kUnroll];
+    Out out[kUnroll];
 #pragma GCC unroll 4
     for (int u = 0; u < kUnroll; ++u) in[u] = get(i + u * L, Whole{});
 #pragma GCC unroll 4
@@ -136,6 +137,23 @@ MM_INLINE C map_sum_max(const C* x, C* y, int64_t n, C& largest, const Body& bod
   });
   largest = max_of<C>(m);
   return sum_of<C>(a);
+}
+
+// Of how many entries `takes` holds, which it must not of a NaN.
+template <class C, class Takes>
+MM_INLINE int64_t count_where(const C* x, int64_t n, const Takes& takes) {
+  constexpr int L = kLanes<C>;
+  Mask<C> found{};  // less one for each
+  int64_t i = 0;
+  for (; i + L <= n; i += L) found += takes(load(x + i));
+  if (i < n) found += takes(load(x + i, n - i, static_cast<C>(__builtin_nan(""))));
+  int64_t count = 0;
+  for (int lane = 0; lane < L; ++lane) count -= found[lane];
+  return count;
+}
+template <class C>
+MM_INLINE int64_t count_visible(const C* x, int64_t n) {
+  return n - count_where(x, n, [](Vec<C> v) { return v == -kInfinity<C>; });
 }
 
 // f(first, count) for each chunk of [first, last).

@@ -12,6 +12,7 @@
 //     Vec<C> slope(Vec<C> x, Vec<C> shift) const;        // its derivative in x
 //     C rescale(C from, C to) const;                     // what turns numerators at `from` into numerators at `to`
 //     C extra(C shift) const;                            // in units of a numerator at that shift
+//     static constexpr bool kCounts;                     // whether it counts once for each visible entry
 //     Vec<C> finish(Vec<C> w) const;                     // what becomes of the ratio: itself, or itself clipped
 //   };
 #pragma once
@@ -32,7 +33,7 @@ MM_INLINE C shift_of(const Map& map, const C* x, int64_t n) {
 template <class C>
 struct Softmax {
   explicit Softmax(const double*) {}
-  static constexpr bool kShifts = true;
+  static constexpr bool kShifts = true, kCounts = false;
   static constexpr int kHeadroom = 60;
   Vec<C> size(Vec<C> x) const { return x; }
   C usable(C shift) const { return shift == -kInfinity<C> ? C{0} : shift; }
@@ -58,7 +59,7 @@ struct Softmax1 : Softmax<C> {
 template <class C>
 struct Unshifted {
   explicit Unshifted(const double*) {}
-  static constexpr bool kShifts = false;
+  static constexpr bool kShifts = false, kCounts = false;
   static constexpr int kHeadroom = 0;
   Vec<C> size(Vec<C> x) const { return x; }
   C usable(C) const { return 0; }
@@ -99,7 +100,7 @@ struct StableMax : Unshifted<C> {
 // that numerators are divided by.
 template <class C>
 struct Scaled {
-  static constexpr bool kShifts = true;
+  static constexpr bool kShifts = true, kCounts = false;
   static constexpr int kHeadroom = 0;
   C floor = 1;
   C eps = 0;
@@ -149,6 +150,13 @@ struct Power : Scaled<C> {
   C rescale(C from, C to) const { return power_of<C>(from / to, p); }
   // Without eps the shift may be tiny and its inverse power infinite.
   C extra(C shift) const { return this->eps == 0 ? C{0} : this->eps * power_of<C>(1 / shift, p); }
+};
+
+// With eps for each visible entry.
+template <class C>
+struct MeanPower : Power<C> {
+  using Power<C>::Power;
+  static constexpr bool kCounts = true;
 };
 
 template <class C>

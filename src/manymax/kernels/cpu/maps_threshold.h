@@ -16,7 +16,7 @@ struct Cut {
   C rest;     // to subtract after tau: near 1 in size, tau alone is rounded by half an ulp of 1, n weights by as much
 };
 
-// Append the entries of x above `low` to `kept`; a whole vector is written each time.
+// Append the entries of x where `above` is set to `kept`; a whole vector is written each time.
 #if defined(__AVX512F__)
 MM_INLINE int64_t append(float* kept, VF x, Mask<float> above) {
   const __mmask16 m = _mm512_movepi32_mask(bit_cast<__m512i>(above));
@@ -40,19 +40,42 @@ MM_INLINE int64_t append(C* kept, V x, M above) {
 }
 #endif
 
-template <class C>
-MM_INLINE int64_t append_above(C* kept, const C* x, int64_t n, C low) {
+// Append those of which `takes` holds, which it must not of a NaN; `kept` may be x.
+template <class C, class Takes>
+MM_INLINE int64_t append_where(C* kept, const C* x, int64_t n, const Takes& takes) {
   constexpr int L = kLanes<C>;
   int64_t count = 0, i = 0;
   for (; i + L <= n; i += L) {
     const Vec<C> v = load(x + i);
-    count += append(kept + count, v, v > splat(low));
+    count += append(kept + count, v, takes(v));
   }
   if (i < n) {
-    const Vec<C> v = load(x + i, n - i, -kInfinity<C>);
-    count += append(kept + count, v, v > splat(low));
+    const Vec<C> v = load(x + i, n - i, static_cast<C>(__builtin_nan("")));
+    count += append(kept + count, v, takes(v));
   }
   return count;
+}
+template <class C>
+MM_INLINE int64_t append_above(C* kept, const C* x, int64_t n, C low) {
+  return append_where(kept, x, n, [&](Vec<C> v) { return v > splat(low); });
+}
+
+// Keep entries within `reach` of the largest so far; return the largest score, NaN if there is a NaN.
+template <class C>
+static C candidates(const Reader<C>& x, int64_t n, C reach, C* kept, int64_t& count) {
+  C largest = -kInfinity<C>;
+  Mask<C> bad{};
+  chunks(0, n, [&](int64_t k, int64_t length) {
+    const C* in = x.get(k, length);
+    const C top = max_over(in, length, [&](Vec<C> v) {
+      bad |= v != v;
+      return v;
+    });
+    if (top > largest) largest = top;
+    const C low = largest - reach;
+    if (top > low) count += append_above(kept + count, in, length, low);
+  });
+  return any(bad) ? static_cast<C>(__builtin_nan("")) : largest;
 }
 
 // kPower 1: sparsemax, 2: 1.5-entmax.

@@ -5,46 +5,53 @@
 // writing and reading them.
 #pragma once
 
+#include "chain.h"
 #include "run.h"
-#include "total.h"
 
 namespace manymax::MANYMAX_ISA {
 
-// Rows up to here keep their numerators: half of a second-level cache of 1 MB, in which the room alone needs a place.
-inline constexpr int64_t kRoomBytes = 1 << 19;
+// Rows up to here keep their numerators: those of two rows, one read and one written, take half of a second-level cache of 1 MB.
+inline constexpr int64_t kRoomBytes = 1 << 18;
 
 template <class C, template <class> class MapOf>
-struct RatioForward {
+struct RatioForward : KernelTraits {
   using Map = MapOf<C>;
   using Part = Total<C>;
-  static constexpr bool kSplits = true;
-  static constexpr bool kReadsScores = true;
   static constexpr bool kBlocks = true;
-  static constexpr bool kReduces = false;
+  static constexpr bool kChains = true;
   Map map;
+
+  struct Finish {
+    const Map* map;
+    Vec<C> by;
+    Finish(const RatioForward& kernel, Part part) : map(&kernel.map), by(splat(factor_of(kernel.map, part))) {}
+    // A NaN must not reach entries that are not there: only the scores still tell them from weights that underflowed.
+    bool knows() const { return by[0] == by[0]; }
+    MM_MEMBER Vec<C> operator()(Vec<C> w) const { return map->finish(w * by); }
+  };
+  static constexpr bool kStores = true;
+  static bool chains(int64_t n) { return n * static_cast<int64_t>(sizeof(C)) <= kRoomBytes; }
 
   explicit RatioForward(const RowsCall& call) : map(call.options) {}
 
-  static int64_t room(int64_t n) { return n * static_cast<int64_t>(sizeof(C)) <= kRoomBytes ? n : 0; }
+  static int64_t room(int64_t n) { return chains(n) ? 2 * ((n + kLanes<C> - 1) / kLanes<C> * kLanes<C>) : 0; }
 
   MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     Part part{-kInfinity<C>, 0, 0};
-    // A NaN must not reach entries that are not there: only the scores still tell them from weights that underflowed.
-    const bool stored = room(n) > 0 && store_numerators(x, y.room, n, part);
-    const C factor = stored ? factor_of(map, part) : C{0};
-    if (!stored || factor != factor) return write(stored ? part : partial(x, grad, 0, n), x, grad, y, 0, n, n);
-    const Vec<C> by = splat(factor);
-    chunks(0, n, [&](int64_t k, int64_t count) {
-      write_entries(y, k, count, y.room + k, [&](Vec<C> v) { return map.finish(v * by); });
-    });
+    const bool stored = chains(n) && read(x, y.room, n, part);
+    const Finish finish(*this, part);
+    if (!stored || !finish.knows()) return write(stored ? part : partial(x, grad, 0, n), x, grad, y, 0, n, n);
+    chunks(0, n, [&](int64_t k, int64_t count) { write_entries(y, k, count, y.room + k, finish); });
   }
 
   // Store the row's numerators relative to one shift; return false where no such shift is known before the visit.
-  MM_OUTLINE bool store_numerators(const Reader<C>& x, C* numerators, int64_t n, Part& part) const {
+  MM_OUTLINE bool read(const Reader<C>& x, C* numerators, int64_t n, Part& part) const {
+    part = {-kInfinity<C>, 0, 0};
     if (Map::kShifts && Map::kHeadroom == 0 && n > kChunk && !x.direct) return false;
     for (int64_t k = 0; k < n; k += kChunk) {
       const int64_t count = n - k < kChunk ? n - k : kChunk;
       const C* in = x.get(k, count);
+      count_chunk(map, in, count, part);
       if (k == 0) part.shift = shift_of(map, in, Map::kHeadroom == 0 ? n : count < kGlance ? count : kGlance);
       const Vec<C> at = splat(map.usable(part.shift));
       C top;
@@ -54,30 +61,9 @@ struct RatioForward {
     return true;
   }
 
-  // With headroom a row's first entry serves as its shift: finding the maximum costs a third of a row of 16.
-  MM_OUTLINE void block(const Block<C> b) const {
-    if constexpr (Map::kHeadroom > 0) {
-      const PerRow<C> first = per_row_of<C>([&](int r) { return map.usable(b.row(r).x[0]); });
-      Vec<C> top = splat(-kInfinity<C>);
-      const Vec<C> sums = store_numerators(b, first, [&](Vec<C> v, int r) { top = max(v - first[r], top); });
-      if (reduce_max(top) <= Map::kHeadroom && !has_nan(sums)) return divide(b, first, sums);
-    }
-    const PerRow<C> at = shifts_of(map, b);
-    divide(b, at, store_numerators(b, at, [](Vec<C>, int) {}));
-  }
-
-  template <class See>
-  MM_MEMBER Vec<C> store_numerators(const Block<C>& b, const PerRow<C>& at, const See& see) const {
-    return sum_rows(b, Scores<C>{-kInfinity<C>},
-                    [&](Vec<C> v, int r) {
-                      see(v, r);
-                      return map.numerator(v, at[r]);
-                    },
-                    [](const Row<C>& row, int64_t i, Vec<C> w) { store(row.room + i, w); });
-  }
-
-  MM_MEMBER void divide(const Block<C>& b, const PerRow<C>& at, Vec<C> sums) const {
-    const Vec<C> factors = inverses<C>(denominators(map, at, sums));
+  MM_MEMBER void block(const Block<C>& b) const {
+    PerRow<C> at;
+    const Vec<C> factors = inverses<C>(totals_of(map, b, at, StoredSums<Map, C>{map, b}));
     const PerRow<C> by = per_row<C>(factors);
     if (has_nan(factors)) {
       return write_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) {

@@ -7,15 +7,12 @@ namespace manymax::MANYMAX_ISA {
 
 // From the weights, for maps whose numerator is its own derivative: w (grad - sum of w grad).
 template <class C>
-struct ExpBackward {
+struct ExpBackward : KernelTraits {
   using Part = C;
-  static constexpr bool kSplits = true;
   static constexpr bool kReadsScores = false;
   static constexpr bool kBlocks = true;
-  static constexpr bool kReduces = false;
 
   explicit ExpBackward(const RowsCall&) {}
-  static int64_t room(int64_t) { return 0; }
 
   // A weight of 0 takes no part, whatever its gradient holds.
   static MM_MEMBER Vec<C> product(Vec<C> w, Vec<C> g) { return keep(w != Vec<C>{}, w * g); }
@@ -27,7 +24,7 @@ struct ExpBackward {
     const Vec<C> mean = splat(sum_over(in, g, n, C{0}, product));
     write_entries(y, 0, n, in, g, [&](Vec<C> v, Vec<C> u) { return product(v, u - mean); });
   }
-  MM_OUTLINE void block(const Block<C> b) const {
+  MM_MEMBER void block(const Block<C>& b) const {
     const PerRow<C> mean = per_row<C>(sum_products(b, C{0}, product));
     write_rows(b, ScoresAndGrads<C>{C{0}}, [&](Two<C> in, int r) { return product(in.x, in.g - mean[r]); });
   }
@@ -51,17 +48,13 @@ struct ExpBackward {
 
 // From the scores: g'(x) / S (grad - sum of g grad / S), with S the row's total.
 template <class C, template <class> class MapOf>
-struct RatioBackward {
+struct RatioBackward : KernelTraits {
   using Map = MapOf<C>;
   using Part = Total<C>;
-  static constexpr bool kSplits = true;
-  static constexpr bool kReadsScores = true;
   static constexpr bool kBlocks = true;
-  static constexpr bool kReduces = false;
   Map map;
 
   explicit RatioBackward(const RowsCall& call) : map(call.options) {}
-  static int64_t room(int64_t) { return 0; }
 
   MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     write(partial(x, grad, 0, n), x, grad, y, 0, n, n);
@@ -72,15 +65,13 @@ struct RatioBackward {
     return keep(x != -kInfinity<C>, map.slope(x, at) * by * (g - mean));
   }
 
-  MM_OUTLINE void block(const Block<C> b) const {
-    const PerRow<C> at = shifts_of(map, b);
-    const Vec<C> sums = sum_rows(b, Scores<C>{-kInfinity<C>}, [&](Vec<C> v, int r) { return map.numerator(v, at[r]); },
-                                 [](const Row<C>& row, int64_t i, Vec<C> w) { store(row.room + i, w); });
+  MM_MEMBER void block(const Block<C>& b) const {
+    PerRow<C> at;
+    const Vec<C> factors = inverses<C>(totals_of(map, b, at, StoredSums<Map, C>{map, b}));
     const auto weighed = [](const Row<C>& row, int64_t i, auto span) {
       return Two<C>{load(row.room + i), load(row.grad + i, span, C{0})};
     };
     const Vec<C> dots = sum_rows(b, weighed, [](Two<C> in, int) { return product(in.x, in.g); });
-    const Vec<C> factors = inverses<C>(denominators(map, at, sums));
     const PerRow<C> by = per_row<C>(factors), mean = per_row<C>(dots * factors);
     write_rows(b, ScoresAndGrads<C>{-kInfinity<C>},
                [&](Two<C> in, int r) { return gradient(in.x, in.g, at[r], by[r], mean[r]); });
@@ -91,6 +82,7 @@ struct RatioBackward {
     chunks(first, last, [&](int64_t k, int64_t count) {
       const C* in = x.get(k, count);
       const C* g = grad.get(k, count);
+      count_chunk(map, in, count, total);
       total = raise(map, total, shift_of(map, in, count));
       const Vec<C> at = splat(map.usable(total.shift));
       Vec<C> sum[kUnroll] = {}, dot[kUnroll] = {};

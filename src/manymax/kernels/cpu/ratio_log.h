@@ -7,43 +7,47 @@
 
 namespace manymax::MANYMAX_ISA {
 
-// log of positive numbers; 0, NaN and +inf stay as they are.
-template <class C>
-MM_INLINE Vec<C> logs_of(Vec<C> x) {
-  constexpr C kNormal = sizeof(C) == 4 ? static_cast<C>(0x1p-126) : static_cast<C>(0x1p-1022);
-  const Mask<C> tiny = x < splat(kNormal);
-  const Vec<C> less = tiny ? splat(static_cast<C>(41.588830833596718565)) : Vec<C>{};  // 60 ln 2
-  const Vec<C> log = log_normal<C>(tiny ? x * static_cast<C>(0x1p60) : x) - less;
-  return (x > Vec<C>{}) & (x < splat(kInfinity<C>)) ? log : x;
-}
-
 template <class C, template <class> class MapOf>
 struct LogForward : RatioForward<C, MapOf> {
   using Base = RatioForward<C, MapOf>;
+  using Map = MapOf<C>;
   using Part = typename Base::Part;
   using Base::Base;
   using Base::map;
 
+  struct Finish {
+    const Map* map;
+    Vec<C> at, less;
+    Finish(const LogForward& kernel, Part part) : map(&kernel.map), at(splat(kernel.map.usable(part.shift))) {
+      const C total = denominator(kernel.map, part);
+      less = splat(total == 0 ? C{0} : scalar_log(total));
+    }
+    bool knows() const { return true; }
+    MM_MEMBER Vec<C> operator()(Vec<C> x) const { return logarithm(*map, x, at, less); }
+  };
+  static constexpr bool kStores = false;
+
   static int64_t room(int64_t) { return 0; }
 
-  MM_MEMBER Vec<C> logarithm(Vec<C> x, Vec<C> at, Vec<C> less) const {
+  static MM_MEMBER Vec<C> logarithm(const Map& map, Vec<C> x, Vec<C> at, Vec<C> less) {
     return x == -kInfinity<C> ? x : map.log_numerator(x, at) - less;
+  }
+  bool read(const Reader<C>& x, C*, int64_t n, Part& part) const {
+    part = total_of(map, x, 0, n);
+    return true;
   }
   MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     write(this->partial(x, grad, 0, n), x, grad, y, 0, n, n);
   }
-  MM_OUTLINE void block(const Block<C> b) const {
-    const PerRow<C> at = shifts_of(map, b);
-    const PerRow<C> less = per_row<C>(logs_of<C>(denominators(map, at, sums_of(map, b, at))));
-    write_rows(b, Scores<C>{C{0}}, [&](Vec<C> v, int r) { return logarithm(v, at[r], less[r]); });
+  MM_MEMBER void block(const Block<C>& b) const {
+    PerRow<C> at;
+    const PerRow<C> less = per_row<C>(logs_of<C>(totals_of(map, b, at, Sums<Map, C>{map, b})));
+    write_rows(b, Scores<C>{C{0}}, [&](Vec<C> v, int r) { return logarithm(map, v, at[r], less[r]); });
   }
   MM_OUTLINE void write(Part part, const Reader<C>& x, const Reader<C>&, const Writer<C>& y,
                         int64_t first, int64_t last, int64_t) const {
-    const C total = part.sum + map.extra(map.usable(part.shift));
-    const Vec<C> at = splat(map.usable(part.shift)), less = splat(total == 0 ? C{0} : scalar_log(total));
-    chunks(first, last, [&](int64_t k, int64_t count) {
-      write_entries(y, k, count, x.get(k, count), [&](Vec<C> v) { return logarithm(v, at, less); });
-    });
+    const Finish finish(*this, part);
+    chunks(first, last, [&](int64_t k, int64_t count) { write_entries(y, k, count, x.get(k, count), finish); });
   }
 };
 
@@ -51,6 +55,7 @@ struct LogForward : RatioForward<C, MapOf> {
 template <class C, template <class> class MapOf>
 struct LogBackward : RatioBackward<C, MapOf> {
   using Base = RatioBackward<C, MapOf>;
+  using Map = MapOf<C>;
   using Part = typename Base::Part;
   using Base::Base;
   using Base::map;
@@ -63,9 +68,9 @@ struct LogBackward : RatioBackward<C, MapOf> {
   MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     write(partial(x, grad, 0, n), x, grad, y, 0, n, n);
   }
-  MM_OUTLINE void block(const Block<C> b) const {
-    const PerRow<C> at = shifts_of(map, b);
-    const Vec<C> factors = inverses<C>(denominators(map, at, sums_of(map, b, at)));
+  MM_MEMBER void block(const Block<C>& b) const {
+    PerRow<C> at;
+    const Vec<C> factors = inverses<C>(totals_of(map, b, at, Sums<Map, C>{map, b}));
     const PerRow<C> by = per_row<C>(factors * sum_products(b, -kInfinity<C>, visible));
     write_rows(b, ScoresAndGrads<C>{-kInfinity<C>},
                [&](Two<C> in, int r) { return gradient(in.x, in.g, at[r], by[r]); });
@@ -99,15 +104,12 @@ struct LogBackward : RatioBackward<C, MapOf> {
 
 // From log-weights, of log_softmax: grad - exp(log w) (sum of grad).
 template <class C>
-struct LogExpBackward {
+struct LogExpBackward : KernelTraits {
   using Part = C;
-  static constexpr bool kSplits = true;
   static constexpr bool kReadsScores = false;
   static constexpr bool kBlocks = true;
-  static constexpr bool kReduces = false;
 
   explicit LogExpBackward(const RowsCall&) {}
-  static int64_t room(int64_t) { return 0; }
 
   static MM_MEMBER Vec<C> visible(Vec<C> logs, Vec<C> g) { return keep(logs != -kInfinity<C>, g); }
   static MM_MEMBER Vec<C> gradient(Vec<C> logs, Vec<C> g, Vec<C> sum) {
@@ -127,7 +129,7 @@ struct LogExpBackward {
     }
     write(partial(logs, grad, 0, n), logs, grad, y, 0, n, n);
   }
-  MM_OUTLINE void block(const Block<C> b) const {
+  MM_MEMBER void block(const Block<C>& b) const {
     const PerRow<C> sum = per_row<C>(sum_products(b, -kInfinity<C>, visible));
     write_rows(b, ScoresAndGrads<C>{-kInfinity<C>}, [&](Two<C> in, int r) { return gradient(in.x, in.g, sum[r]); });
   }

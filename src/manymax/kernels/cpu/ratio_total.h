@@ -13,15 +13,16 @@ struct TotalForward : RatioForward<C, MapOf> {
   using Base::Base;
   using Base::map;
   static constexpr bool kReduces = true;
+  static constexpr bool kChains = false;
 
   static int64_t room(int64_t) { return 0; }
 
   MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
     finish(this->partial(x, grad, 0, n), x, y, n);
   }
-  MM_OUTLINE void block(const Block<C> b) const {
-    const PerRow<C> at = shifts_of(map, b);
-    const Vec<C> sums = sums_of(map, b, at);
+  MM_MEMBER void block(const Block<C>& b) const {
+    PerRow<C> at;
+    const Vec<C> sums = totals_of(map, b, at, Sums<MapOf<C>, C>{map, b});
     const PerRow<C> scale = per_row_of<C>([&](int r) { return map.log_scale(at.lane[r]); });
     Vec<C> results = sums == Vec<C>{} ? splat(-kInfinity<C>) : logs_of<C>(sums) + load(scale.lane);
     if (has_nan(results)) {
@@ -60,6 +61,7 @@ struct TotalBackward : RatioForward<C, MapOf> {
   using Base::Base;
   using Base::map;
   static constexpr bool kBlocks = false;
+  static constexpr bool kChains = false;
 
   static int64_t room(int64_t) { return 0; }
 

@@ -1,16 +1,11 @@
 // What a kernel sees of a call: rows as readers and a writer, or blocks of short rows. A kernel is a class template over the
 // compute type:
 //
-//   template <class C> struct Kernel {
+//   template <class C> struct Kernel : KernelTraits {  // which are below
 //     explicit Kernel(const RowsCall&);
-//     static constexpr bool kReadsScores;  // x holds scores, to be masked and divided by the temperature; else weights
-//     static constexpr bool kReduces;      // the result is one number a row
-//     static int64_t room(int64_t n);      // how many entries of y.room a row needs
 //     void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const;
-//     static constexpr bool kBlocks;  // whether short rows come in blocks: then this exists
-//     void block(Block<C>) const;
-//     static constexpr bool kSplits;  // whether one row can be shared by threads: then these exist
-//     using Part = ...;               // what a stretch of a row contributes
+//     void block(const Block<C>&) const;  // if kBlocks
+//     using Part = ...;                   // if kSplits: what a stretch of a row contributes
 //     Part partial(x, grad, first, last) const;  Part merge(Part, Part) const;
 //     void write(const Part& whole, x, grad, y, first, last, n) const;
 //   };
@@ -22,6 +17,16 @@
 #include "parallel.h"
 
 namespace manymax::MANYMAX_ISA {
+
+// What a kernel says otherwise where it differs.
+struct KernelTraits {
+  static constexpr bool kReadsScores = true;  // x holds scores, to be masked and divided by the temperature; else weights
+  static constexpr bool kReduces = false;     // the result is one number a row
+  static constexpr bool kBlocks = false;      // short rows come in blocks
+  static constexpr bool kChains = false;      // rows can follow each other as chain.h says
+  static constexpr bool kSplits = true;       // one row can be shared by threads
+  static int64_t room(int64_t) { return 0; }  // how many entries of y.room a row needs
+};
 
 // The offset of row r in each operand.
 static inline int64_t offset_of(const RowsCall& call, const Operand& operand, int64_t r) {

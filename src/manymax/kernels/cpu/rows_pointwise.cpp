@@ -3,34 +3,18 @@
 #include "kernels.h"
 #include "maps_pointwise.h"
 #include "run.h"
+#include "total.h"
 
 namespace manymax::MANYMAX_ISA {
 namespace {
 
-// How many of these entries are there at all.
-template <class C>
-MM_INLINE int64_t count_visible(const C* x, int64_t n) {
-  constexpr int L = kLanes<C>;
-  Mask<C> hidden{};  // less one for each; a chunk is far too short to overflow a lane
-  int64_t i = 0;
-  for (; i + L <= n; i += L) hidden += load(x + i) == -kInfinity<C>;
-  if (i < n) hidden += load(x + i, n - i, C{0}) == -kInfinity<C>;
-  int64_t count = n;
-  for (int lane = 0; lane < L; ++lane) count += hidden[lane];
-  return count;
-}
-
 template <class C, template <class> class MapOf, bool kBackward>
-struct Pointwise {
+struct Pointwise : KernelTraits {
   using Part = int64_t;
-  static constexpr bool kSplits = true;
-  static constexpr bool kReadsScores = true;
   static constexpr bool kBlocks = true;
-  static constexpr bool kReduces = false;
   MapOf<C> map;
 
   explicit Pointwise(const RowsCall& call) : map(call.options) {}
-  static int64_t room(int64_t) { return 0; }
 
   // Most rows show all their entries: out of cache, write with that n while counting, and again if it was wrong.
   MM_OUTLINE void row(const Reader<C>& x, const Reader<C>& grad, const Writer<C>& y, int64_t n) const {
@@ -40,12 +24,10 @@ struct Pointwise {
     const Part visible = visit(n, x, grad, y, 0, n, true);
     if (visible != n) visit(visible, x, grad, y, 0, n, false);
   }
-  MM_OUTLINE void block(const Block<C> b) const {
+  MM_MEMBER void block(const Block<C>& b) const {
     PerRow<C> at = per_row<C>(splat(map.at(1)));
     if (map.counts()) {
-      const Vec<C> visible = sum_rows(b, Scores<C>{-kInfinity<C>}, [](Vec<C> v, int) {
-        return v == -kInfinity<C> ? Vec<C>{} : splat(C{1});
-      });
+      const Vec<C> visible = visible_entries(b);
       const C n = static_cast<C>(b.n), most = map.at(n);  // a logarithm, for sigmoid: once where all rows show everything
       at = per_row_of<C>([&](int r) { return visible[r] == n ? most : map.at(visible[r] > 0 ? visible[r] : C{1}); });
     }

@@ -14,6 +14,7 @@ namespace {
 MM_RATIO(Softplus)
 MM_RATIO(StableMax)
 MM_RATIO(Power)
+MM_RATIO(MeanPower)
 MM_RATIO(Spherical)
 MM_RATIO(Taylor)
 template <class C>
@@ -29,8 +30,14 @@ void stablemax_forward(const RowsCall& call) { run<StableMaxForward>(call); }
 void stablemax_backward(const RowsCall& call) { run<StableMaxBackward>(call); }
 void log_stablemax_forward(const RowsCall& call) { run<LogStableMax>(call); }
 void log_stablemax_backward(const RowsCall& call) { run<LogStableMaxBackward>(call); }
-void power_softmax_forward(const RowsCall& call) { run<PowerForward>(call); }
-void power_softmax_backward(const RowsCall& call) { run<PowerBackward>(call); }
+void power_softmax_forward(const RowsCall& call) {
+  const bool of_mean = call.options[2] != 0;
+  of_mean ? run<MeanPowerForward>(call) : run<PowerForward>(call);
+}
+void power_softmax_backward(const RowsCall& call) {
+  const bool of_mean = call.options[2] != 0;
+  of_mean ? run<MeanPowerBackward>(call) : run<PowerBackward>(call);
+}
 void spherical_softmax_forward(const RowsCall& call) { run<SphericalForward>(call); }
 void spherical_softmax_backward(const RowsCall& call) { run<SphericalBackward>(call); }
 void taylor_softmax_forward(const RowsCall& call) { run<TaylorForward>(call); }

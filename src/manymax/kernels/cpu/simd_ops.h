@@ -186,4 +186,20 @@ MM_INLINE double reduce_max(VD x) { return reduce_max_any<VD, double>(x); }
 MM_INLINE VF keep(Mask<float> mask, VF x) { return bit_cast<VF>(bit_cast<Mask<float>>(x) & mask); }
 MM_INLINE VD keep(Mask<double> mask, VD x) { return bit_cast<VD>(bit_cast<Mask<double>>(x) & mask); }
 
+// Whether a lane is set.
+#if defined(__AVX512F__)
+MM_INLINE bool any(Mask<float> mask) { return _mm512_movepi32_mask(bit_cast<__m512i>(mask)) != 0; }
+MM_INLINE bool any(Mask<double> mask) { return _mm512_movepi64_mask(bit_cast<__m512i>(mask)) != 0; }
+#elif defined(__AVX2__)
+MM_INLINE bool any(Mask<float> mask) { return _mm256_movemask_ps(bit_cast<__m256>(mask)) != 0; }
+MM_INLINE bool any(Mask<double> mask) { return _mm256_movemask_pd(bit_cast<__m256d>(mask)) != 0; }
+#else
+template <class M>
+MM_INLINE bool any(M mask) {
+  bool found = false;
+  for (size_t i = 0; i < sizeof(M) / sizeof(mask[0]); ++i) found |= mask[i] != 0;
+  return found;
+}
+#endif
+
 }  // namespace manymax::MANYMAX_ISA

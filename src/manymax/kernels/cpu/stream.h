@@ -30,35 +30,38 @@ MM_INLINE void finish_streams() {
 #endif
 }
 
-// y = body(x), or body(x, g), entry by entry; `get` loads the operands and `work` is the body.
-template <class C, class Get, class Work>
-MM_INLINE void put_vectors(C* y, bool streams, int64_t n, const Get& get, const Work& work) {
-  const auto plain = [&](auto in, int) { return work(in); };
-  if (!streams) {
-    vectors<C>(n, get, plain, [&](int64_t i, auto span, Vec<C> w) { store(y + i, span, w); });
-    return;
-  }
+// Write also(i, span, work(get(i, span), u)) to y for every vector of n entries, as `vectors` calls them.
+template <class C, class Get, class Work, class Also>
+MM_INLINE void put_vectors(C* y, bool streams, int64_t n, const Get& get, const Work& work, const Also& also) {
   const auto ahead = static_cast<int64_t>(-reinterpret_cast<uintptr_t>(y) % kVectorBytes / sizeof(C));
-  const int64_t head = ahead < n ? ahead : n;
-  if (head > 0) store(y, Rest{head}, work(get(0, Rest{head})));
+  const int64_t head = !streams ? 0 : ahead < n ? ahead : n;
+  if (head > 0) store(y, Rest{head}, also(0, Rest{head}, work(get(0, Rest{head}), 0)));
   const auto later = [&](int64_t i, auto span) { return get(head + i, span); };
-  vectors<C>(n - head, later, plain, [&](int64_t i, auto span, Vec<C> w) {
+  vectors<C>(n - head, later, work, [&](int64_t i, auto span, auto out) {
+    const Vec<C> w = also(head + i, span, out);
     if constexpr (__is_same(decltype(span), Whole)) {
-      stream(y + head + i, w);
-    } else {
-      store(y + head + i, span, w);
+      if (streams) return stream(y + head + i, w);
     }
+    store(y + head + i, span, w);
   });
 }
 
+// y = body(x), or body(x, g), entry by entry.
+struct Itself {
+  template <class Span, class V>
+  MM_MEMBER V operator()(int64_t, Span, V x) const {
+    return x;
+  }
+};
 template <class C, class Body>
 MM_INLINE void map_over(const C* x, C* y, int64_t n, const Body& body, bool streams = false) {
-  put_vectors(y, streams, n, [&](int64_t i, auto span) { return load(x + i, span, C{0}); }, body);
+  const auto get = [&](int64_t i, auto span) { return load(x + i, span, C{0}); };
+  put_vectors(y, streams, n, get, [&](Vec<C> in, int) { return body(in); }, Itself{});
 }
 template <class C, class Body>
 MM_INLINE void map_over(const C* x, const C* g, C* y, int64_t n, const Body& body, bool streams = false) {
   const auto get = [&](int64_t i, auto span) { return Two<C>{load(x + i, span, C{0}), load(g + i, span, C{0})}; };
-  put_vectors(y, streams, n, get, [&](Two<C> in) { return body(in.x, in.g); });
+  put_vectors(y, streams, n, get, [&](Two<C> in, int) { return body(in.x, in.g); }, Itself{});
 }
 
 // Entries [k, k + n) of a row from x's, and g's, of the same chunk.

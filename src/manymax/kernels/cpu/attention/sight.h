@@ -66,16 +66,6 @@ MM_INLINE VF read_addition(const OnScores& x, const Block& at, int64_t i, int64_
   return read_as(entry<F16>(x, at, i, j), x.key, n);
 }
 
-MM_INLINE bool any(Mask<float> m) {
-#if defined(__AVX512F__)
-  return _mm512_movepi32_mask(bit_cast<__m512i>(m)) != 0;
-#else
-  Bits<float> all = 0;
-  for (int i = 0; i < kLane; ++i) all |= m[i];
-  return all != 0;
-#endif
-}
-
 // The part of a row's n columns that the band shows query i, from key j on.
 MM_INLINE Range band_of(const AttentionCall& call, int64_t i, int64_t j, int64_t n) {
   const int64_t left = call.keys - j, end = n < left ? n : left;
