@@ -18,6 +18,7 @@ SIZES = [  # around vectors, strips of 6, sub-chunks of 16 and chunks of 48
     {"batch": 1, "heads": 2, "key_heads": 2, "tokens": 65, "dim": 64, "value_dim": 65},
     {"batch": 1, "heads": 2, "key_heads": 1, "tokens": 127, "dim": 66, "value_dim": 31},
     {"batch": 1, "heads": 1, "key_heads": 1, "tokens": 144, "dim": 5, "value_dim": 130},
+    {"batch": 1, "heads": 1, "key_heads": 1, "tokens": 25, "dim": 270, "value_dim": 17},
 ]
 
 

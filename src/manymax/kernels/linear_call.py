@@ -96,7 +96,7 @@ def empty_results(tensors: Tensors) -> tuple[Tensor, Tensor]:
 def forward(tensors: Tensors, chunk: int) -> tuple[Tensor, Tensor]:
     """Return out and the final state."""
     few = tensors.query.shape[2] <= FEW
-    if few and all([x is None or x.is_contiguous() for x in tensors]):
+    if few and all(x is None or x.is_contiguous() for x in tensors):
         return _step(tensors)
     out, state = empty_results(tensors)
     _call(STEP if few else FORWARD, tensors, Results(out, state), chunk, None, None)

@@ -1,8 +1,9 @@
-// Backwards: states before all chunks forwards, then chunks from the last to the first with the gradient of the state carried along.
-// The delta rule is a recurrence over other values, whose keys read the state as queries do: the same steps go back through both.
+// Backwards: states before all chunks forwards, then chunks from the last to the first with the gradient of the state carried
+// along. The delta rule is a recurrence over other values, whose keys read the state as queries do: the same steps go back through both.
 #pragma once
 
 #include "channel_back.h"
+#include "decay_back.h"
 #include "sweep.h"
 
 namespace manymax::MANYMAX_ISA {
@@ -55,7 +56,7 @@ class LinearBackward : Sweep<S> {
   void retreat(BackRoom& room, const Chunk& at, Matrix x, Matrix d_read, Matrix d_state) const {
     const Matrix read = this->decayed(room, x, room.decays.before, at.count);
     product<kInto, true>(read.backwards(at.count), d_read.backwards(at.count), at.count, d_state,
-                         round_up(call_.dim, kStrip), z_.value_width, room.decays.whole);
+                         round_up(call_.dim, kStrip), call_.value_dim, room.decays.whole);
   }
 
   void visit_back(BackRoom& room, int64_t task) const {
@@ -103,13 +104,13 @@ class LinearBackward : Sweep<S> {
     this->weigh(room, at, room.query, room.scores);
     this->fetch(call_.key, at, this->key_head(at), call_.dim, -1);
     const Matrix kept = this->decayed(room, room.key, room.decays.after, rows);
-    product<Into::fresh>(kept, room.d_state, call_.dim, room.d_values, rows, z_.value_width);
+    product<Into::fresh>(kept, room.d_state, call_.dim, room.d_values, rows, call_.value_dim);
     this->fetch(call_.value, at, this->key_head(at), call_.value_dim, -1);
-    add_lower_transposed(room.scores, room.d_out, room.d_values, rows, z_.value_width);
+    add_lower_transposed(room.scores, room.d_out, room.d_values, rows, call_.value_dim);
     this->fetch(call_.d_out, at, at.head, call_.value_dim, -1);
     product<Into::fresh>(this->written(room), room.d_state_across, call_.value_dim, room.d_key, rows, z_.key_width);
     if (call_.log_decay.data) times(room.d_key, room.decays.after, room.d_key, rows, z_.key_width);
-    if (call_.d_log_decay) keep_decay(room, at, stored_state(memory));
+    if (call_.d_log_decay) keep_decay(call_, z_, at, stored_state(memory), room);
     clear(room.d_query, rows);
     read_back<Into::fresh>(room, at, room.query, room.d_out, room.scores, room.d_query);
     retreat<Into::scaled_sum>(room, at, room.query, room.d_out, room.d_state);
@@ -117,7 +118,7 @@ class LinearBackward : Sweep<S> {
     this->write(room.d_query, call_.d_query, at, call_.dim);
     this->write(room.d_key, call_.d_key, at, call_.dim);
     this->write(room.d_values, call_.d_value, at, call_.value_dim);
-    if (call_.d_log_decay) finish_decay(room, at);
+    if (call_.d_log_decay) finish_decay(call_, at, room);
   }
 
   void load_chunk(BackRoom& room, const Chunk& at, float* memory) const {
@@ -133,8 +134,8 @@ class LinearBackward : Sweep<S> {
     transpose(room.d_state, z_.key_width, z_.value_width, room.d_state_across);
   }
 
-  // Through `x`, which read the state and, by `weights`, the chunk's own values; `y` is the gradient of what it read. What `sums` adds to
-  // are keys that read for the delta rule: they see the tokens before their own alone.
+  // Through `x`, which read the state and, by `weights`, the chunk's own values; `y` is the gradient of what it read. Into::sum is for
+  // the keys of the delta rule, which see the tokens before their own alone.
   template <Into kInto>
   void read_back(BackRoom& room, const Chunk& at, Matrix x, Matrix y, Matrix weights, Matrix d_x) const {
     const int64_t rows = at.rows(), width = z_.key_width;
@@ -143,7 +144,7 @@ class LinearBackward : Sweep<S> {
     product<Into::fresh>(y, room.state_across, call_.value_dim, room.through_state, rows, width);
     if (call_.log_decay.data) times(room.through_state, room.decays.before, room.through_state, rows, width);
     add(room.through_state, d_x, rows, width);
-    if (call_.d_log_decay) read_decay<kInto>(room, at, x, weights);
+    if (call_.d_log_decay) read_decay<kInto>(call_, z_, at, x, weights, room);
     if (call_.channels) return channel_back(room, rows, width);
     decay_lower(room.decays, room.d_weights, rows);
     if (kInto == Into::sum)
@@ -156,42 +157,13 @@ class LinearBackward : Sweep<S> {
   void values_back(BackRoom& room, const Chunk& at) const {
     const int64_t rows = at.rows(), width = z_.value_width;
     this->weigh(room, at, room.key, room.weights);
-    solve_upper(room.weights, room.beta, rows, width, room.d_values, room.minus_values);
+    solve_upper(room.weights, room.beta, rows, call_.value_dim, room.d_values, room.minus_values);
     const int64_t row = (at.batch * call_.query_heads + at.head) * call_.tokens + at.first;
     for (int64_t t = 0; call_.d_beta && t < at.count; ++t)
-      call_.d_beta[row + t] = dot(room.d_values.row(t), room.error.row(t), width);
+      call_.d_beta[row + t] = dot(room.d_values.row(t), room.error.row(t), call_.value_dim);
     read_back<Into::sum>(room, at, room.key, room.minus_values, room.weights, room.d_key);
     retreat<Into::sum>(room, at, room.key, room.minus_values, room.d_state);
     combine(room.minus_values, room.minus_values, room.d_values, rows, width, [](VF x, VF) { return -x; });
-  }
-
-  // The parts of log_decay's gradient, for `sum_passing`: keys that the state behind the chunk keeps, and the state that stays.
-  void keep_decay(BackRoom& room, const Chunk& at, Matrix state) const {
-    for (int64_t r = 0; r < z_.key_width; ++r)
-      room.through[r] = room.decays.whole[r] * dot(state.row(r), room.d_state.row(r), z_.value_width);
-    if (call_.channels) return times(room.key, room.d_key, room.kept, at.rows(), z_.key_width);
-    for (int64_t t = 0; t < at.count; ++t) room.kept.data[t] = dot(room.key.row(t), room.d_key.row(t), z_.key_width);
-  }
-
-  template <Into kInto>
-  void read_decay(BackRoom& room, const Chunk& at, Matrix x, Matrix weights) const {
-    if (call_.channels) return times(x, room.through_state, room.read, at.rows(), z_.key_width);
-    for (int64_t t = 0; t < at.count; ++t) {
-      const float read = dot(x.row(t), room.through_state.row(t), z_.key_width);
-      room.read.data[t] = kInto == Into::sum ? room.read.data[t] + read : read;
-      for (int64_t j = 0; j < reach(t); j += kLane) {
-        const VF pair = load(weights.row(t) + j) * load(room.d_weights.row(t) + j);
-        store(room.pairs.row(t) + j, kInto == Into::sum ? load(room.pairs.row(t) + j) + pair : pair);
-      }
-    }
-  }
-
-  void finish_decay(const BackRoom& room, const Chunk& at) const {
-    const int64_t row = (at.batch * call_.query_heads + at.head) * call_.tokens + at.first;
-    if (call_.channels) return sum_passing_channels(room, at.count, call_.dim, call_.d_log_decay + row * call_.dim);
-    float through = 0;
-    for (int64_t r = 0; r < call_.dim; ++r) through += room.through[r];
-    sum_passing(room, at.count, through, call_.d_log_decay + row);
   }
 
   Segments segments_;

@@ -1,5 +1,5 @@
-// A decay for each entry of the key, backwards: gradients of the scores of `channel_scores` become gradients of queries and keys, by
-// the same sub-chunks. Pairs i = j, which no decay touches, come last, so that the rest gives the gradient of log_decay.
+// A decay for each entry of the key, backwards: gradients of the scores of `channel_scores` become gradients of queries and keys,
+// by the same sub-chunks. Pairs i = j, which no decay touches, come last, so that the rest gives the gradient of log_decay.
 #pragma once
 
 #include "back_room.h"

@@ -39,7 +39,9 @@ static inline void prepare_scalar(const LinearCall& call, const LinearSizes& z, 
 // Sums of logarithms within a sub-chunk, and products of their few exponentials over the chunk.
 static inline void prepare_channels(const LinearCall& call, const LinearSizes& z, const Chunk& at, Decays& d) {
   for (int64_t k = 0; k < z.key_width; k += kLane) {
-    const auto logs = [&](int64_t t) { return t < at.count && k < call.dim ? load_some(log_decay_at(call, at, t) + k, call.dim - k) : VF{}; };
+    const auto logs = [&](int64_t t) {
+      return t < at.count ? load_some(log_decay_at(call, at, t) + k, call.dim - k) : VF{};
+    };
     VF before = splat(1.0f), after = before;
     for (int64_t start = 0; start < z.chunk; start += kSub) {
       VF sum{}, factor{};

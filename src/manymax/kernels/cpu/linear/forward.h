@@ -55,9 +55,9 @@ class LinearForward : Sweep<S> {
     this->weigh(room, at, room.query, room.scores);
     const Matrix read = this->decayed(room, room.query, room.decays.before, at.rows());
     this->fetch(call_.key, at, this->key_head(at), call_.dim, 1);
-    product<Into::fresh>(read, room.state, call_.dim, room.out, at.rows(), z_.value_width);
+    product<Into::fresh>(read, room.state, call_.dim, room.out, at.rows(), call_.value_dim);
     this->fetch(call_.value, at, this->key_head(at), call_.value_dim, 1);
-    add_lower(room.scores, this->written(room), room.out, at.rows(), z_.value_width);
+    add_lower(room.scores, this->written(room), room.out, at.rows(), call_.value_dim);
     this->write(room.out, call_.out, at, call_.value_dim);
   }
 

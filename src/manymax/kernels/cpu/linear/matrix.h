@@ -1,10 +1,12 @@
-// Matrices in working memory, and the products over them: whole ones, and those of a lower triangle (entry (i, j) with j <= i), which
+// Matrices in working memory, and the products over them: whole ones, and those of a lower triangle, entries (i, j) with j <= i, which
 // leave out what lies above the diagonal, strip by strip.
 #pragma once
 
 #include "../attention/pack.h"
 
 namespace manymax::MANYMAX_ISA {
+
+inline constexpr int64_t kLongestColumn = 256;
 
 // Rows of floats, `step` apart. Columns are whole vectors, and rows whole strips.
 struct Matrix {
@@ -17,11 +19,56 @@ struct Matrix {
   Matrix backwards(int64_t rows) const { return {row(rows - 1), -step}; }  // the last of `rows` rows first
 };
 
-// C = A B, C += A B or C = scale C + A B, over k entries; kTransposed: `a` holds A's columns.
+// Nothing behind `count` entries is read.
+static inline float dot(const float* a, const float* b, int64_t count) {
+  const int64_t whole = count / kLane * kLane;
+  VF sum = count > whole ? load(a + whole, count - whole, 0.0f) * load(b + whole, count - whole, 0.0f) : VF{};
+  for (int64_t d = 0; d < whole; d += kLane) sum = fma(load(a + d), load(b + d), sum);
+  return reduce_add(sum);
+}
+
+// c = A b, c += A b or c = scale c + A b for one column, c and b being the first of their matrices.
+template <Into kInto>
+MM_INLINE void put_column(Matrix c, int64_t i, float sum, const float* scale) {
+  float& to = c.row(i)[0];
+  to = kInto == Into::fresh ? sum : kInto == Into::sum ? to + sum : __builtin_fmaf(to, scale[i], sum);
+}
+
+template <Into kInto>
+static void column_product(Matrix a, Matrix b, int64_t k, Matrix c, int64_t rows, const float* scale) {
+  float column[kLongestColumn];
+  for (int64_t s = 0; s < k; ++s) column[s] = b.row(s)[0];
+  for (int64_t i = 0; i < rows; ++i) put_column<kInto>(c, i, dot(a.row(i), column, k), scale);
+}
+
+template <Into kInto>
+static void column_product_transposed(Matrix a, Matrix b, int64_t k, Matrix c, int64_t rows, const float* scale) {
+  for (int64_t i = 0; i < rows; i += kLane) {
+    VF sums[4] = {};  // a multiply-add takes 4 cycles
+    int64_t s = 0;
+    for (; s + 4 <= k; s += 4)
+#pragma GCC unroll 4
+      for (int u = 0; u < 4; ++u) sums[u] = fma(load(a.row(s + u) + i), splat(b.row(s + u)[0]), sums[u]);
+    for (; s < k; ++s) sums[0] = fma(load(a.row(s) + i), splat(b.row(s)[0]), sums[0]);
+    const VF all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    for (int64_t r = 0; r < kLane && i + r < rows; ++r) put_column<kInto>(c, i + r, all[r], scale);
+  }
+}
+
+// C = A B, C += A B or C = scale C + A B, over k entries; kTransposed: `a` holds A's columns. A single column behind whole
+// vectors, a normaliser's ones for example, goes alone: with a vector of its own it would take a third of the time of 64 columns.
 template <Into kInto, bool kTransposed = false>
 static void product(Matrix a, Matrix b, int64_t k, Matrix c, int64_t rows, int64_t columns, const float* scale = nullptr) {
-  multiply<float, kInto, kTransposed>({a.data, a.step, b.data, b.step, k}, c.data, c.step, (rows + kStrip - 1) / kStrip,
-                                      columns / kLane, scale);
+  const bool alone = columns % kLane == 1 && columns > kLane && k <= kLongestColumn;
+  const int64_t vectors = alone ? columns / kLane : (columns + kLane - 1) / kLane, done = columns - 1;
+  multiply<float, kInto, kTransposed>({a.data, a.step, b.data, b.step, k}, c.data, c.step, (rows + kStrip - 1) / kStrip, vectors,
+                                      scale);
+  if (!alone) return;
+  if constexpr (kTransposed) {
+    column_product_transposed<kInto>(a, b.at(0, done), k, c.at(0, done), rows, scale);
+  } else {
+    column_product<kInto>(a, b.at(0, done), k, c.at(0, done), rows, scale);
+  }
 }
 
 // Columns of a row's strip that a lower triangle reaches.
@@ -79,12 +126,6 @@ static inline void clear(Matrix a, int64_t rows) {
 
 static inline void copy(const float* from, float* to, int64_t count) {
   __builtin_memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
-}
-
-static inline float dot(const float* a, const float* b, int64_t count) {
-  VF sum{};
-  for (int64_t d = 0; d < count; d += kLane) sum = fma(load(a + d), load(b + d), sum);
-  return reduce_add(sum);
 }
 
 // y += factor x

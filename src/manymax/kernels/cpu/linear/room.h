@@ -30,13 +30,13 @@ struct Chunk {
   int64_t rows() const { return round_up(count, kStrip); }
 };
 
-// Hands out parts of a piece of memory, or counts them where there is none. Products read up to a strip behind a part.
+// Hands out parts of a piece of memory, or counts them where there is none. Products read up to a vector behind a part.
 class Carver {
  public:
   explicit Carver(float* memory) : end_(reinterpret_cast<uintptr_t>(memory)) {}
   float* take(int64_t count) {
     float* const part = reinterpret_cast<float*>(end_);
-    end_ += static_cast<uintptr_t>(round_up(count + kStrip, 16)) * sizeof(float);
+    end_ += static_cast<uintptr_t>(round_up(count + 16, 16)) * sizeof(float);
     return part;
   }
   Matrix take(int64_t rows, int64_t columns) { return {take(rows * columns), columns}; }

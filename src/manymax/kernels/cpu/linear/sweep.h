@@ -76,9 +76,9 @@ class Sweep {
   void correct_values(Room& room, const Chunk& at, Matrix state) const {
     weigh(room, at, room.key, room.weights);
     const Matrix read = decayed(room, room.key, room.decays.before, at.rows());
-    product<Into::fresh>(read, state, call_.dim, room.error, at.rows(), z_.value_width);
+    product<Into::fresh>(read, state, call_.dim, room.error, at.rows(), call_.value_dim);
     combine(room.value, room.error, room.error, at.rows(), z_.value_width, [](VF v, VF known) { return v - known; });
-    solve_lower(room.weights, room.beta, at.rows(), z_.value_width, room.error, room.minus_values);
+    solve_lower(room.weights, room.beta, at.rows(), call_.value_dim, room.error, room.minus_values);
     scale_error(room, at);
   }
   void scale_error(Room& room, const Chunk& at) const {
@@ -97,7 +97,7 @@ class Sweep {
   // The state behind the chunk: its decayed rows, and keys times values.
   void advance(Room& room, const Chunk& at, Matrix state) const {
     const Matrix kept = decayed(room, room.key, room.decays.after, at.count);
-    product<Into::scaled_sum, true>(kept, written(room), at.count, state, round_up(call_.dim, kStrip), z_.value_width,
+    product<Into::scaled_sum, true>(kept, written(room), at.count, state, round_up(call_.dim, kStrip), call_.value_dim,
                                     room.decays.whole);
   }
 
