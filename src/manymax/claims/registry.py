@@ -11,7 +11,9 @@ NAMES = (
     "flash-attention-4",
     "flashdecoding-pp",
     "flowformer",
+    "galerkin-transformer",
     "inline-attention",
+    "kernelized-attention-rpe",
     "l2vit",
     "mala",
     "nalaformer",
@@ -20,6 +22,7 @@ NAMES = (
     "sigmoid-attention",
     "sinkformers",
     "soft",
+    "softhgnn",
     "stablemax",
     "two-pass-softmax",
 )
