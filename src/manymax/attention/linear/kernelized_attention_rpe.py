@@ -123,7 +123,7 @@ class KernelizedRPE(CausalMechanism):
         """Return the outputs of queries that see all keys."""
         (q, k, v), back = self._streams(query, key, value, keep)
         queries, keys = q.shape[2], k.shape[2]
-        if self.bias is None:
+        if self.bias is None or not queries or not keys:
             out = q @ (k.transpose(2, 3) @ v)
         else:
             distances = torch.arange(1 - queries, keys, device=q.device)

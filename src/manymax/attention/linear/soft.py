@@ -90,6 +90,8 @@ class SOFT(OnGrid):
         """Return the outputs of queries that see all keys."""
         if self.tied or self.local is not None:
             one_each(query, key)
+        if not query.shape[2] or not key.shape[2]:
+            return query.new_zeros(*query.shape[:3], value.shape[3])
         q, k, v = widen(query, key, value)
         q, k, v = (
             q * self.head_dim**-0.25,
@@ -112,7 +114,7 @@ class SOFT(OnGrid):
     def inverse(self, matrix: Tensor) -> Tensor:
         """Return $A^{+}$ (..., m, m) of kernels of landmarks; rows of zeros, where there is none, stay apart."""
         if not self.symmetric:
-            size = 1.8 / matrix.sum(-1).amax(-1) ** 2
+            size = 1.8 / largest_sum(matrix) ** 2
             ridge = RIDGE * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
             return newton_inverse(matrix + ridge, size, self.iterations)
         sums = matrix.sum(-1)
@@ -179,9 +181,14 @@ def newton_inverse(matrix: Tensor, size: Tensor, iterations: int) -> Tensor:
     return found
 
 
+def largest_sum(matrix: Tensor) -> Tensor:
+    """Return the largest row's sum (...) of kernels (..., m, m): at least 1, the diagonal's, but where nothing is."""
+    return matrix.sum(-1).amax(-1).clamp(min=1)
+
+
 def safe_size(matrix: Tensor) -> Tensor:
     """Return a step size (...) for `newton_inverse`, halved up to 10 times until the first residual is small enough."""
-    size = 2 / matrix.sum(-1).amax(-1).clamp(min=1e-30) ** 2
+    size = 2 / largest_sum(matrix) ** 2
     square = matrix @ matrix
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     for _ in range(10):

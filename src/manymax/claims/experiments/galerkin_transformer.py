@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -101,7 +103,9 @@ class SpectralConvolution(nn.Module):
 
 def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     """Measure everything."""
-    task, finer = (Burgers(points=points, **numbers["burgers"]) for points in numbers["points"])
+    coarse, fine = numbers["points"]
+    task = Burgers(points=coarse, **numbers["burgers"])
+    finer = replace(task, points=fine, count=1)  # for testing alone
     errors, transfers = {}, {}
     for index, kind in enumerate(KINDS):
         torch.manual_seed(seed)
