@@ -19,7 +19,7 @@ CLAIM = Claim(
         "A byte-level GPT of 2 blocks, width 64, on Python's documentation, contexts of 96 bytes, 100 steps, at three "
         "learning rates: random features with neither length 1 nor distances, but rotary positions (PRF), the same "
         "with both (NPRF with RPE), and softmax with rotary positions; same start, same batches. Perplexities are of "
-        "the best rate; a run diverged if its loss is above that of even odds, ln 256, or not a number. FFT: 512 "
+        "the best rate; a run diverged if its loss is above that of even odds, ln 256, or not a number. FFT: 1024 "
         "standard normal tokens of width 32, weights of distances exp of normal numbers, float32 against all pairs in "
         "float64, all seeing all and causal, the larger of both. Operations: those that PyTorch runs, n = 512 to 8192, "
         "2.5 n log2 n for a real transform; all seeing all."
@@ -48,7 +48,7 @@ CLAIM = Claim(
         "warmup": 10,
         "steps": 100,
         "batch_size": 8,
-        "forms": {"tokens": 512, "width": 32},
+        "forms": {"tokens": 1024, "width": 32},
         "operations": {"width": 8, "lengths": [512, 1024, 2048, 4096, 8192]},
     },
     tiny={

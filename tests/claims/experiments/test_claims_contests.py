@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from manymax.claims.claim import Untestable
-from manymax.claims.experiments import contests, flowformer, inline_attention, l2vit, softhgnn
+from manymax.claims.experiments import contests, costs, flowformer, inline_attention, l2vit, softhgnn
 from manymax.claims.experiments.burgers import SOLVED, Burgers, functions, resample, solve
 from manymax.claims.experiments.kernelized_attention_rpe import Operations
 from manymax.data.modular import Modular
@@ -77,7 +77,7 @@ def test_what_a_model_attends_to_is_seen_turned():
 
 def test_slopes_and_ranks():
     sizes = [1.0, 2, 4, 8]
-    assert contests.slope(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+    assert costs.slope(sizes, [3 * n**1.5 for n in sizes]) == pytest.approx(1.5)
     x = torch.tensor([0.1, 0.5, 2.0, 9.0])
     assert contests.ranks_agree(x, x**3) == pytest.approx(1.0)
     assert contests.ranks_agree(x, -x) == pytest.approx(-1.0)
@@ -92,15 +92,15 @@ def test_times_are_of_one_thread_and_their_slope_is_taken(monkeypatch):
         return [float(work()) for work in works]
 
     threads = torch.get_num_threads()
-    monkeypatch.setattr(contests, "best_times", best_times)
-    assert contests.time_slope(lambda n: lambda: n**2, [2, 4, 8], 5, 0.1) == pytest.approx(2.0)
+    monkeypatch.setattr(costs, "best_times", best_times)
+    assert costs.time_slope(lambda n: lambda: n**2, [2, 4, 8], 5, 0.1) == pytest.approx(2.0)
     assert seen == [(1, 5, 0.1)]
     assert torch.get_num_threads() == threads
 
 
 def test_operations_are_counted():
     x = torch.ones(3, 5)
-    assert contests.flops(lambda: x @ torch.ones(5, 7)) == 2 * 3 * 5 * 7
+    assert costs.flops(lambda: x @ torch.ones(5, 7)) == 2 * 3 * 5 * 7
     with Operations() as counter:
         torch.fft.irfft(torch.fft.rfft(torch.ones(3, 16)), n=16) * 2
     assert counter.count == 2 * 2.5 * 3 * 16 * 4 + 3 * 16

@@ -127,7 +127,12 @@ class KernelizedRPE(CausalMechanism):
             out = q @ (k.transpose(2, 3) @ v)
         else:
             distances = torch.arange(1 - queries, keys, device=q.device)
-            out = between_all(q, k, v, self.weights(distances, q.dtype))
+            weights = self.weights(distances, q.dtype)
+            if max(queries, keys) <= LEAF:  # row i has the distances from -i on
+                rows = weights.unfold(1, keys, 1).flip(1)
+                out = pairs(q, k, v, rows)
+            else:
+                out = between_all(q, k, v, weights)
         return _in_order(divide(out), back).to(query.dtype)
 
     def scan(

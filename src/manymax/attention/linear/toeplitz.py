@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEAF = 64  # tokens within which pairs are formed: below that products of matrices are faster than transforms
+LEAF = 512  # tokens within which pairs are formed: up to there products of matrices are faster than transforms
 NUMBERS = 2**23  # of the products of features and values that are transformed at once, 32 MiB in float32
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress
-from manymax.claims.experiments.contests import attending, flops, on_text, row_entropy, rows, seen, slope
+from manymax.claims.experiments.contests import on_text, row_entropy, rows, seen
+from manymax.claims.experiments.costs import attending, flops, slope
 from manymax.claims.experiments.training import part
 from manymax.data.listops import ListOps
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress
 from manymax.claims.experiments.burgers import Burgers
-from manymax.claims.experiments.contests import attending, one_thread
+from manymax.claims.experiments.costs import attending, one_thread
 from manymax.claims.experiments.timing import best_times
 from manymax.claims.experiments.training import part, train
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from manymax.attention.linear.toeplitz import between_all, between_causal
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress
-from manymax.claims.experiments.contests import attending, on_text, slope
+from manymax.claims.experiments.contests import on_text
+from manymax.claims.experiments.costs import slope
 from manymax.claims.experiments.training import part
 from manymax.data.text import Text
 
@@ -114,15 +116,17 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @torch.no_grad()
 def operations(seed: int, *, width: int, lengths: list[int]) -> Metrics:
-    """Return how operations grow with the tokens, as powers, if all see all and in the causal form."""
-    module: Any = create_attention(NAME, head_dim=width, num_heads=1, max_distance=max(lengths))
+    """Return how operations of both Toeplitz products grow with the tokens, as powers, all seeing all and causal."""
+    generator = torch.Generator().manual_seed(seed)
     found: Metrics = {}
     for name, causal in {"operations_slope": False, "causal_operations_slope": True}.items():
         costs = []
         for tokens in lengths:
-            work = attending(lambda *x, causal=causal: module(*x, is_causal=causal), 1, width, seed)(tokens)
+            query, key = torch.rand(2, 1, 1, tokens, width, generator=generator)
+            value = torch.rand(1, 1, tokens, width + 1, generator=generator)
+            weights = torch.rand(1, tokens if causal else 2 * tokens - 1, generator=generator)
             with Operations() as counter:
-                work()
+                (between_causal if causal else between_all)(query, key, value, weights)
             costs.append(counter.count)
         found[name] = slope(lengths, costs)
     return found

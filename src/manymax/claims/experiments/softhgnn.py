@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.contests import attending, flops, learn, seen
+from manymax.claims.experiments.contests import learn, seen
+from manymax.claims.experiments.costs import attending, flops
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
 from manymax.models.parts import sublayers
