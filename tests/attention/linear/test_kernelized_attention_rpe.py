@@ -39,9 +39,9 @@ def pairs(module, query, key, value, *, normalize, window, causal=False):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("window", [3, 40])
-@pytest.mark.parametrize("leaf", [2, 512])
+@pytest.mark.parametrize("leaf", [2, 8, 512])
 def test_the_output_is_that_of_all_pairs(normalize, window, causal, leaf, monkeypatch):
-    monkeypatch.setattr(toeplitz, "LEAF", leaf)  # with 2 the causal form halves several times
+    monkeypatch.setattr(toeplitz, "LEAF", leaf)  # by FFT, by windows if they are at most 8, and by pairs
     monkeypatch.setattr(kernelized_attention_rpe, "LEAF", leaf)
     monkeypatch.setattr(toeplitz, "NUMBERS", 2000)  # and features go in parts
     options = {"max_distance": window, "num_features": 9, "normalize": normalize}

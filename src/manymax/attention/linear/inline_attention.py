@@ -44,8 +44,9 @@ class InLineAttention(OnGrid):
         torch.Size([1, 2, 12, 16])
 
     Source:
-        Han et al., 2024, Bridging the Divide: Reconsidering Softmax and Linear Attention, arXiv:2412.06590. The kernel
-        is made of the mean of the block's input there, of the values' here, and leaves a class token out there.
+        Han et al., 2024, Bridging the Divide: Reconsidering Softmax and Linear Attention, arXiv:2412.06590. The
+        factor s / n is the code's, where the paper has 1. The kernel is made of the mean of the block's input there,
+        of the values' here, and leaves a class token out there.
     """
 
     family: ClassVar[str] = "linear"
