@@ -12,9 +12,9 @@ CLAIM = Claim(
     ),
     setting=(
         "A causal GPT of 2 blocks, width 64, on nested operations of up to 48 tokens (ListOps), with softmax, linear "
-        "attention (elu + 1 over the sum) and Flowformer; same start, same batches; accuracy in points. Entropies: for "
-        "the queries and keys that the trained linear attention gets from 64 expressions, the mean entropy of "
-        "Flowformer's rows of weights, each divided by its sum, over that of linear attention's, all seeing all. "
+        "attention (elu + 1 over the sum) and Flowformer; same start, same batches; accuracy in points. Entropies: "
+        "the mean over rows of weights, each divided by its sum, of the trained Flowformer for 64 expressions, all "
+        "seeing all, over that of the trained linear attention. "
         "Forms: 96 normal queries, 160 keys, width 32, float32 against all pairs in float64. Operations: those of "
         "matrix products, as PyTorch counts them, n = 512 to 8192."
     ),

@@ -38,7 +38,7 @@ CLAIM = Claim(
         "width": 64,
         "learning_rate": 3e-3,
         "warmup": 20,
-        "steps": 200,
+        "steps": 300,
         "batch_size": 32,
         "weights": {"tokens": 64, "width": 32},
         "flops": {"tokens": 4096, "width": 32},

@@ -20,7 +20,7 @@ CLAIM = Claim(
         "same start, same batches. The metric is the loss less softmax's over that of ReLU less softmax's. Weights: 64 "
         "queries of random directions, 64 standard normal keys of width 32; norms 0.25, 0.5, 1, 2, 4 and 8; for each "
         "query Spearman's correlation of the entropy of its weights with its norm, and the mean of that. Time: the "
-        "forward pass with all parts, one head of width 32, one thread, n = 512 to 8192."
+        "forward pass with all parts, one head of width 32, one thread, n = 2048 to 16384."
     ),
     differences=(
         "The paper trains on ImageNet, COCO, ADE20K, super-resolution and language, where the networks have a "
@@ -48,7 +48,7 @@ CLAIM = Claim(
         "text": {"length": 128, "steps": 200, "batch_size": 8},
         "digits": {"steps": 120, "batch_size": 32},
         "weights": {"tokens": 64, "width": 32, "scales": [0.25, 0.5, 1, 2, 4, 8]},
-        "time": {"width": 32, "lengths": [512, 1024, 2048, 4096, 8192], "rounds": 5, "seconds": 0.02},
+        "time": {"width": 32, "lengths": [2048, 4096, 8192, 16384], "rounds": 5, "seconds": 0.02},
     },
     tiny={
         "depth": 1,

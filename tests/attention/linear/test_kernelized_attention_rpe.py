@@ -39,9 +39,10 @@ def pairs(module, query, key, value, *, normalize, window, causal=False):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("window", [3, 40])
-def test_the_output_is_that_of_all_pairs(normalize, window, causal, monkeypatch):
-    monkeypatch.setattr(toeplitz, "LEAF", 2)  # so that the causal form halves several times
-    monkeypatch.setattr(kernelized_attention_rpe, "LEAF", 2)
+@pytest.mark.parametrize("leaf", [2, 8, 512])
+def test_the_output_is_that_of_all_pairs(normalize, window, causal, leaf, monkeypatch):
+    monkeypatch.setattr(toeplitz, "LEAF", leaf)  # by FFT, by windows if they are at most 8, and by pairs
+    monkeypatch.setattr(kernelized_attention_rpe, "LEAF", leaf)
     monkeypatch.setattr(toeplitz, "NUMBERS", 2000)  # and features go in parts
     options = {"max_distance": window, "num_features": 9, "normalize": normalize}
     module, whole = built(options), tokens(21)
@@ -50,7 +51,9 @@ def test_the_output_is_that_of_all_pairs(normalize, window, causal, monkeypatch)
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(5, 12), (12, 5), (1, 7), (7, 1)])
-def test_other_numbers_of_queries_than_keys(queries, keys):
+@pytest.mark.parametrize("leaf", [2, 512])
+def test_other_numbers_of_queries_than_keys(queries, keys, leaf, monkeypatch):
+    monkeypatch.setattr(kernelized_attention_rpe, "LEAF", leaf)
     module, (query, key, value) = built({"max_distance": 4}), tokens(12)
     query, key, value = query[:, :, :queries], key[:, :, :keys], value[:, :, :keys]
     expected = pairs(module, query, key, value, normalize=True, window=4)
@@ -66,7 +69,8 @@ def test_without_distances_it_is_a_plain_sum():
 
 
 @pytest.mark.parametrize("n", [64, 65, 200, 257])
-def test_halving_is_the_sum_over_earlier_tokens(n):
+def test_halving_is_the_sum_over_earlier_tokens(n, monkeypatch):
+    monkeypatch.setattr(toeplitz, "LEAF", 64)
     torch.manual_seed(0)
     q, k = torch.rand(2, 2, HEADS, n, 5, dtype=torch.float64).unbind()
     v = torch.randn(2, HEADS, n, 3, dtype=torch.float64)
@@ -77,7 +81,9 @@ def test_halving_is_the_sum_over_earlier_tokens(n):
     torch.testing.assert_close(toeplitz.between_causal(q, k, v, weights), expected, **EXACT)
 
 
-def test_no_rounding_of_the_transform_reaches_an_earlier_output():
+def test_no_rounding_of_the_transform_reaches_an_earlier_output(monkeypatch):
+    monkeypatch.setattr(toeplitz, "LEAF", 64)
+    monkeypatch.setattr(kernelized_attention_rpe, "LEAF", 64)
     module, whole = built({"max_distance": 300}), [x.requires_grad_() for x in tokens(300, batch=1)]
     out = module(*whole, is_causal=True)
     for place in (64, 150, 256):
@@ -94,7 +100,9 @@ def test_float32_is_close_to_float64_at_length():
         assert error < 1e-4 * wide.abs().max()
 
 
-def test_a_long_sequence_goes_on_from_a_window():
+def test_a_long_sequence_goes_on_from_a_window(monkeypatch):
+    monkeypatch.setattr(toeplitz, "LEAF", 64)
+    monkeypatch.setattr(kernelized_attention_rpe, "LEAF", 64)
     module, whole = built({"max_distance": 30}), tokens(200)
     expected = module(*whole, is_causal=True)
     first, state = module.prefill(*(x[:, :, :90] for x in whole))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from mechanism_cases import DIM, HEADS, make, tokens
 
-from manymax.attention.linear.soft import newton_inverse, safe_size
+from manymax.attention.linear.newton import newton_inverse, safe_size
 
 EXACT = {"rtol": 0, "atol": 1e-7}  # inverses of matrices with condition numbers up to 1e4
 

@@ -72,6 +72,8 @@ class GridConvolution(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid | None) -> Tensor:
         """Return the outputs (B, H, N, D) for x (B, H, N, D)."""
+        if not x.shape[2]:
+            return x
         height, width = sides(grid, x.shape[2])
         flat = self._channels(x)
         weight, bias = self._kernel(x.dtype)
@@ -95,6 +97,8 @@ class GridConvolution(nn.Module):
         half, tokens = self.size // 2, x.shape[2]
         if tail is None:
             tail = x.new_zeros(*x.shape[:2], half, x.shape[3])
+        if not tokens:
+            return x, tail
         seen = torch.cat([tail.to(x.dtype), x], 2)
         weight, bias = self._kernel(x.dtype)
         flat = self._channels(seen)

@@ -44,8 +44,9 @@ class InLineAttention(OnGrid):
         torch.Size([1, 2, 12, 16])
 
     Source:
-        Han et al., 2024, Bridging the Divide: Reconsidering Softmax and Linear Attention, arXiv:2412.06590. The kernel
-        is made of the mean of the block's input there, of the values' here, and leaves a class token out there.
+        Han et al., 2024, Bridging the Divide: Reconsidering Softmax and Linear Attention, arXiv:2412.06590. The
+        factor s / n is the code's, where the paper has 1. The kernel is made of the mean of the block's input there,
+        of the values' here, and leaves a class token out there.
     """
 
     family: ClassVar[str] = "linear"
@@ -99,6 +100,8 @@ class DynamicKernel(nn.Module):
     def forward(self, value: Tensor, mean: Tensor, grid: Grid | None) -> Tensor:
         """Return sums over neighbours (B, H, N, D) of values (B, H, N, D) with their mean (B, H, 1, D)."""
         batch, heads, tokens, dim = value.shape
+        if not tokens:
+            return value
         size, channels = self.size, batch * heads * dim
         kernel: Tensor = self.kernel(F.gelu(self.hidden(mean))).reshape(channels, 1, size, size)
         image = value.transpose(2, 3).reshape(1, channels, *sides(grid, tokens))

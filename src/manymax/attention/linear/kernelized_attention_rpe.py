@@ -12,7 +12,8 @@ from manymax.attention.linear.features import orthogonal_normal, unit
 from manymax.attention.linear.grid import kept, widen
 from manymax.attention.linear.module import divide, with_ones
 from manymax.attention.linear.parts import per_head
-from manymax.attention.linear.toeplitz import LEAF, between_all, between_causal, pairs
+from manymax.attention.linear.recurrence import linear_attention
+from manymax.attention.linear.toeplitz import LEAF, between_all, between_causal, near, pairs
 from manymax.attention.mechanism import CausalMechanism, Choices
 from manymax.attention.state import State
 
@@ -41,7 +42,8 @@ class KernelizedRPE(CausalMechanism):
     where $q_i$ and $k_j$ are queries and keys scaled to length 1 (NPRF), or divided by head_dim^(1/4) if `normalize`
     is False (PRF), $v_j$ are values, $w_1$ to $w_m$ normal rows that are drawn once, and $b_{j-i}$ is learnt for each
     head and distance, from 0. Both sums are products of a Toeplitz matrix with features times values, by FFT. In the
-    causal form j ≤ i, and no rounding of the FFT reaches an earlier token.
+    causal form j ≤ i, and no rounding of the FFT reaches an earlier token. Up to 512 tokens all pairs are formed, which
+    is faster, and with a W up to 512 the causal form takes pairs within W and a running sum beyond.
 
     The paper learns one b for each distance up to the training length; here all distances beyond W = `max_distance`
     share that of W, so that longer sequences have one and the state that `step` goes on from is finite: the last W
@@ -123,11 +125,16 @@ class KernelizedRPE(CausalMechanism):
         """Return the outputs of queries that see all keys."""
         (q, k, v), back = self._streams(query, key, value, keep)
         queries, keys = q.shape[2], k.shape[2]
-        if self.bias is None:
+        if self.bias is None or not queries or not keys:
             out = q @ (k.transpose(2, 3) @ v)
         else:
             distances = torch.arange(1 - queries, keys, device=q.device)
-            out = between_all(q, k, v, self.weights(distances, q.dtype))
+            weights = self.weights(distances, q.dtype)
+            if max(queries, keys) <= LEAF:  # row i has the distances from -i on
+                rows = weights.unfold(1, keys, 1).flip(1)
+                out = pairs(q, k, v, rows)
+            else:
+                out = between_all(q, k, v, weights)
         return _in_order(divide(out), back).to(query.dtype)
 
     def scan(
@@ -135,23 +142,41 @@ class KernelizedRPE(CausalMechanism):
     ) -> tuple[Tensor, WindowState]:
         """Return the outputs and the state after the last token."""
         (q, k, v), back = self._streams(query, key, value, keep)
-        tokens, old = q.shape[2], self._empty(k, v) if state is None else state
+        old = self._empty(k, v) if state is None else state
         keys, values = torch.cat([old.keys, k], 2), torch.cat([old.values, v], 2)
-        before = self.window if state is not None else 0
+        count = torch.full((len(q),), q.shape[2], device=q.device) if keep is None else keep.sum(1)
+        place = torch.arange(keys.shape[2], device=q.device)
+        leaving = kept(keys, place < count[:, None])[:, :, : q.shape[2]]  # the window, for the last of the tokens
+        out, memory = self._causal(q, keys, values, leaving, old.memory, started=state is not None)
+        last = (count[:, None] + place[: self.window])[:, None, :, None]
+        keys, values = (x.gather(2, last.expand(-1, x.shape[1], -1, x.shape[3])) for x in (keys, values))
+        return _in_order(divide(out), back).to(query.dtype), WindowState(keys, values, memory)
+
+    def _causal(
+        self, q: Tensor, keys: Tensor, values: Tensor, leaving: Tensor, memory: Tensor, *, started: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sums that outputs are made of, and the memory after the tokens that leave the window.
+
+        All pairs are formed if there are few tokens, those within the window if that is narrow; else it is by FFT.
+        """
+        tokens, window = q.shape[2], self.window
+        far = self.weights(torch.tensor(-window, device=q.device), q.dtype)[:, None, None] * q
+        if window <= LEAF < tokens or not window:
+            past = values[:, :, :tokens]
+            out, memory = linear_attention(far, leaving, past, initial_state=memory)
+            distances = -torch.arange(window, device=q.device)
+            return (out + near(q, keys, values, self.weights(distances, q.dtype)) if window else out), memory
+        before = window if started else 0
+        seen = keys[:, :, window - before :], values[:, :, window - before :]
         if tokens <= LEAF:
             place = torch.arange(before + tokens, device=q.device)
             distances = place - place[before:, None]
-            weights = torch.where(distances <= 0, self.weights(distances, q.dtype), 0)
-            out = pairs(q, keys[:, :, self.window - before :], values[:, :, self.window - before :], weights)
+            out = pairs(q, *seen, torch.where(distances <= 0, self.weights(distances, q.dtype), 0))
         else:
-            k, v = keys[:, :, self.window - before :], values[:, :, self.window - before :]
-            q_padded = nn.functional.pad(q, (0, 0, before, 0))
             distances = -torch.arange(before + tokens, device=q.device)
-            out = between_causal(q_padded, k, v, self.weights(distances, q.dtype))[:, :, before:]
-        far = self.weights(torch.tensor(-self.window), q.dtype)[:, None, None]
-        out = out + far * (q @ old.memory)
-        count = torch.full((len(q),), tokens, device=q.device) if keep is None else keep.sum(1)
-        return _in_order(divide(out), back).to(query.dtype), self._after(keys, values, old.memory, count)
+            padded = nn.functional.pad(q, (0, 0, before, 0))
+            out = between_causal(padded, *seen, self.weights(distances, q.dtype))[:, :, before:]
+        return out + far @ memory, memory + leaving.transpose(2, 3) @ values[:, :, :tokens]
 
     def _streams(
         self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None
@@ -175,15 +200,6 @@ class KernelizedRPE(CausalMechanism):
         """Return the state of no tokens."""
         keys, values = (x.new_zeros(*x.shape[:2], self.window, x.shape[3]) for x in (k, v))
         return WindowState(keys, values, k.new_zeros(*k.shape[:2], k.shape[3], v.shape[3]))
-
-    def _after(self, keys: Tensor, values: Tensor, memory: Tensor, count: Tensor) -> WindowState:
-        """Return the state after `count` (B,) more tokens, which follow the window in keys and values."""
-        place = torch.arange(keys.shape[2], device=keys.device)
-        leaves = (place < count[:, None])[:, None, :, None]
-        memory = memory + torch.where(leaves, keys, 0).transpose(2, 3) @ values
-        last = (count[:, None] + place[: self.window])[:, None, :, None]
-        keys, values = (x.gather(2, last.expand(-1, x.shape[1], -1, x.shape[3])) for x in (keys, values))
-        return WindowState(keys, values, memory)
 
 
 def _in_order(x: Tensor, order: Tensor | None) -> Tensor:

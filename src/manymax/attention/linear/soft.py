@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manymax.attention.linear.grid import GridConvolution, OnGrid, sides, widen
+from manymax.attention.linear.newton import largest_sum, newton_inverse, safe_size
 from manymax.attention.linear.parts import per_head
 from manymax.attention.mechanism import Choices, Grid, one_each
 
@@ -90,6 +91,8 @@ class SOFT(OnGrid):
         """Return the outputs of queries that see all keys."""
         if self.tied or self.local is not None:
             one_each(query, key)
+        if not query.shape[2] or not key.shape[2]:
+            return query.new_zeros(*query.shape[:3], value.shape[3])
         q, k, v = widen(query, key, value)
         q, k, v = (
             q * self.head_dim**-0.25,
@@ -112,7 +115,7 @@ class SOFT(OnGrid):
     def inverse(self, matrix: Tensor) -> Tensor:
         """Return $A^{+}$ (..., m, m) of kernels of landmarks; rows of zeros, where there is none, stay apart."""
         if not self.symmetric:
-            size = 1.8 / matrix.sum(-1).amax(-1) ** 2
+            size = 1.8 / largest_sum(matrix) ** 2
             ridge = RIDGE * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
             return newton_inverse(matrix + ridge, size, self.iterations)
         sums = matrix.sum(-1)
@@ -168,44 +171,6 @@ def gaussian(x: Tensor, y: Tensor) -> Tensor:
     """Return exp(-|x - y|² / 2) of all pairs (..., n, m)."""
     halves = (0.5 * z.square().sum(-1) for z in (x, y))
     return torch.exp(x @ y.transpose(-2, -1) - next(halves)[..., :, None] - next(halves)[..., None, :])
-
-
-def newton_inverse(matrix: Tensor, size: Tensor, iterations: int) -> Tensor:
-    """Return the inverse of symmetric matrices (..., m, m) by Newton's iteration from `size` (...) times themselves.
-
-    It converges if the size is below 2 over the largest eigenvalue squared. A row of zeros stays one of zeros.
-    """
-    found: Tensor = _NewtonInverse.apply(matrix, size, iterations)  # type: ignore[no-untyped-call]
-    return found
-
-
-def safe_size(matrix: Tensor) -> Tensor:
-    """Return a step size (...) for `newton_inverse`, halved up to 10 times until the first residual is small enough."""
-    size = 2 / matrix.sum(-1).amax(-1).clamp(min=1e-30) ** 2
-    square = matrix @ matrix
-    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    for _ in range(10):
-        residual = (identity - size[..., None, None] * square).abs().sum(-2).amax(-1)
-        size = torch.where(residual > 1.01, size / 2, size)
-    return size
-
-
-class _NewtonInverse(torch.autograd.Function):
-    """Newton's iteration forward, the derivative of an inverse backward: -X^T G X^T."""
-
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, size: Tensor, iterations: int) -> Tensor:
-        inverse = size[..., None, None] * matrix
-        for _ in range(iterations):
-            inverse = 2 * inverse - inverse @ matrix @ inverse
-        ctx.save_for_backward(inverse)
-        return inverse
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (inverse,) = ctx.saved_tensors
-        transposed = inverse.transpose(-2, -1)
-        return -transposed @ grads[0] @ transposed, None, None
 
 
 def _cast_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -94,6 +94,8 @@ class SoftHGNN(Mechanism):
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
         """Return what tokens get from their sets."""
+        if not key.shape[2]:
+            return query.new_zeros(*query.shape[:3], value.shape[3])
         (v,) = widen(value)
         share, flat = self._participation(query, key, keep), per_head(v, self.num_heads).transpose(1, 2).flatten(2)
         sets = F.gelu(_linear(self.edge, share.transpose(1, 2) @ flat))

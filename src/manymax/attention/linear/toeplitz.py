@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEAF = 64  # tokens within which pairs are formed: below that products of matrices are faster than transforms
+LEAF = 512  # tokens within which pairs are formed: up to there products of matrices are faster than transforms
 NUMBERS = 2**23  # of the products of features and values that are transformed at once, 32 MiB in float32
 
 
@@ -62,6 +62,28 @@ def between_causal(query: Tensor, key: Tensor, value: Tensor, weights: Tensor) -
 def pairs(query: Tensor, key: Tensor, value: Tensor, weights: Tensor) -> Tensor:
     """Return the sums of `between_all` with weights (H, Nq, Nk), or (..., H, 1, Nq, Nk) for blocks, pair by pair."""
     return (query @ key.transpose(-2, -1) * weights) @ value
+
+
+def near(query: Tensor, key: Tensor, value: Tensor, weights: Tensor) -> Tensor:
+    """Return sums over the W keys up to a query's own of weights[distance] (q_i · k_j) v_j, (B, H, N, Dv).
+
+    Pairs are formed in blocks of W queries, which see their own block and the one before.
+
+    Args:
+        query: features (B, H, N, m).
+        key: features (B, H, W + N, m), those of the W tokens before the queries' own first.
+        value: (B, H, W + N, Dv).
+        weights: of the distances i - j from 0 to W - 1, (H, W).
+    """
+    window, tokens = weights.shape[1], query.shape[2]
+    missing = -tokens % window
+    query, key, value = (F.pad(x, (0, 0, 0, missing)) for x in (query, key, value))
+    place = torch.arange(2 * window, device=query.device)
+    distance = place[window:, None] - place
+    seen = (distance >= 0) & (distance < window)
+    within = torch.where(seen, weights[:, distance.clamp(0, window - 1)], 0)
+    k, v = (x.unfold(2, 2 * window, window).transpose(3, 4) for x in (key, value))
+    return pairs(_blocks(query, window), k, v, within[:, None]).flatten(2, 3)[:, :, :tokens]
 
 
 def _leaves(query: Tensor, key: Tensor, value: Tensor, weights: Tensor) -> Tensor:

@@ -1,19 +1,16 @@
-"""Mechanisms that learn one task from one start, what their weights are like, and how their work grows with tokens."""
+"""Mechanisms that learn one task from one start, and what their weights are like."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from manymax.claims.claim import Numbers, Progress, Untestable
-from manymax.claims.experiments.timing import best_times
 from manymax.claims.experiments.training import part, train, validation_loss
 from manymax.data.digits import Digits
 from manymax.data.task import Task
@@ -120,62 +117,6 @@ def row_entropy(weights: Tensor) -> float:
     sums = weights.sum(-1, keepdim=True)
     shares = (weights / sums)[sums[..., 0] > 0]
     return float(torch.special.entr(shares.double().clamp(min=0)).sum(-1).mean())
-
-
-def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """Return the slope of log cost over log size, by least squares."""
-    x, y = (torch.tensor(values, dtype=torch.float64).log() for values in (sizes, costs))
-    x = x - x.mean()
-    return float((x * y).sum() / x.square().sum())
-
-
-@torch.no_grad()
-def time_slope(
-    work: Callable[[int], Callable[[], object]], lengths: Sequence[int], rounds: int, seconds: float
-) -> float:
-    """Return the slope of log time over log length, of one thread, lengths in turn.
-
-    Args:
-        work: makes, for a number of tokens, what is timed.
-        lengths: numbers of tokens.
-        rounds: of `best_times`.
-        seconds: of `best_times`.
-    """
-    with one_thread():
-        return slope(lengths, best_times([work(n) for n in lengths], rounds, seconds))
-
-
-def attending(
-    attend: Callable[..., Tensor], heads: int, width: int, seed: int
-) -> Callable[[int], Callable[[], Tensor]]:
-    """Return what makes a forward pass over so many random tokens, for `time_slope` and `flops`."""
-
-    def work(tokens: int) -> Callable[[], Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        query, key, value = torch.randn(3, 1, heads, tokens, width, generator=generator).unbind()
-        return lambda: attend(query, key, value)
-
-    return work
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread, since the time that a thread waits for another would be measured too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@torch.no_grad()
-def flops(work: Callable[[], object]) -> float:
-    """Return the floating point operations of a work's matrix products and convolutions, as PyTorch counts them."""
-    counter = FlopCounterMode(display=False)
-    with counter:
-        work()
-    return float(counter.get_total_flops())
 
 
 def ranks_agree(x: Tensor, y: Tensor) -> float:

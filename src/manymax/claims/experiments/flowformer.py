@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress
-from manymax.claims.experiments.contests import attending, flops, on_text, row_entropy, rows, seen, slope
+from manymax.claims.experiments.contests import on_text, row_entropy, rows, seen
+from manymax.claims.experiments.costs import attending, flops, slope
 from manymax.claims.experiments.training import part
 from manymax.data.listops import ListOps
 
@@ -21,22 +24,26 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     runs = on_text(CONTENDERS, task, seed, numbers, part(progress, "ListOps", 0, 1))
     points = {name: 100 * learnt.quality for name, learnt in runs.items()}
     tokens = task.held_out()[0][: numbers["probed"]]
-    calls = seen(runs["linear"].model, tokens)
+    entropies = {
+        name: evenness(kind, runs[name].model, tokens) for name, kind in CONTENDERS.items() if name != "softmax"
+    }
     return {
         "points_above_linear": points["flow"] - points["linear"],
         "points_above_softmax": points["flow"] - points["softmax"],
         "linear_accuracy": points["linear"],
-        "entropy_ratio": sum(evenness("flowformer", *call) for call in calls)
-        / sum(evenness("linear", *call) for call in calls),
+        "entropy_ratio": entropies["flow"] / entropies["linear"],
         **forms(seed, **numbers["forms"]),
         "flop_slope": flop_slope(seed, **numbers["flops"]),
     }
 
 
-def evenness(name: str, query: Tensor, key: Tensor) -> float:
-    """Return the mean entropy of rows of weights in which all see all."""
-    module = create_attention(name, head_dim=query.shape[3], num_heads=query.shape[1])
-    return row_entropy(rows(module, query, key))
+def evenness(name: str, model: Any, tokens: Tensor) -> float:
+    """Return the mean entropy of rows of weights of a trained model, in which all see all."""
+    found = []
+    for query, key in seen(model, tokens):
+        module = create_attention(name, head_dim=query.shape[3], num_heads=query.shape[1])
+        found.append(row_entropy(rows(module, query, key)))
+    return sum(found) / len(found)
 
 
 def forms(seed: int, *, queries: int, keys: int, width: int) -> Metrics:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.contests import attending, flops, on_digits, rows
+from manymax.claims.experiments.contests import on_digits, rows
+from manymax.claims.experiments.costs import attending, flops
 from manymax.claims.experiments.training import part
 
 CONTENDERS = {

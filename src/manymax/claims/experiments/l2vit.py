@@ -12,16 +12,8 @@ from torch import Tensor, nn
 from manymax.attention.dense.api import attention
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.contests import (
-    GradientNorms,
-    Learnt,
-    attending,
-    learn,
-    row_entropy,
-    rows,
-    seen,
-    time_slope,
-)
+from manymax.claims.experiments.contests import GradientNorms, Learnt, learn, row_entropy, rows, seen
+from manymax.claims.experiments.costs import attending, time_slope
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
 from manymax.models.vit import ViT

@@ -10,14 +10,8 @@ from torch import Tensor
 
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.contests import (
-    attending,
-    gap_ratio,
-    on_digits,
-    on_text,
-    rows,
-    time_slope,
-)
+from manymax.claims.experiments.contests import gap_ratio, on_digits, on_text, rows
+from manymax.claims.experiments.costs import attending, time_slope
 from manymax.claims.experiments.training import part
 from manymax.data.text import Text
 

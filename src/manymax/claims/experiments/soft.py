@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manymax.attention.dense.api import attention
-from manymax.attention.linear.soft import RIDGE, gaussian, means, newton_inverse
+from manymax.attention.linear.newton import largest_sum, newton_inverse
+from manymax.attention.linear.soft import RIDGE, gaussian, means
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.contests import attending, on_digits, seen, time_slope
+from manymax.claims.experiments.contests import on_digits, seen
+from manymax.claims.experiments.costs import attending, time_slope
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
 
@@ -64,7 +66,7 @@ def inverses(model: Any, images: Tensor, seed: int) -> Metrics:
         errors.append(float((found - exact).norm() / exact.norm()))
         matrix = (kernel + ridge).requires_grad_()
         weights = torch.randn(kernel.shape, generator=generator)
-        size = 1.8 / kernel.sum(-1).amax(-1) ** 2
+        size = 1.8 / largest_sum(kernel) ** 2
         ours, theirs = (
             torch.autograd.grad((inverse * weights).sum(), matrix)[0]
             for inverse in (newton_inverse(matrix, size, mechanism.iterations), torch.linalg.inv(matrix))
