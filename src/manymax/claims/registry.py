@@ -8,13 +8,23 @@ from importlib import import_module
 from manymax.claims.claim import Claim
 
 NAMES = (
+    "aaren",
+    "dsf",
     "flash-attention-4",
     "flashdecoding-pp",
+    "lightning-attention",
+    "lightning-attention-2",
+    "local-linear-attention",
+    "nats-l",
     "normalized-attention-pooling",
     "power-softmax",
+    "sd-ssm",
     "sigmoid-attention",
     "sinkformers",
+    "softmax-rnn",
     "stablemax",
+    "test-time-regression",
+    "transnormer-llm",
     "two-pass-softmax",
 )
 
