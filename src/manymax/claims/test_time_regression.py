@@ -49,10 +49,10 @@ CLAIM = Claim(
         "depth": 1,
         "width": 64,
         "heads": 2,
-        "steps": 500,
+        "steps": 250,
         "batch_size": 64,
         "learning_rate": 1e-2,
-        "warmup": 30,
+        "warmup": 20,
     },
     tiny={
         "dims": 4,
