@@ -8,7 +8,9 @@ from importlib import import_module
 from manymax.claims.claim import Claim
 
 NAMES = (
+    "aaren",
     "deltanet",
+    "dsf",
     "flash-attention-4",
     "flashdecoding-pp",
     "flowformer",
@@ -18,18 +20,26 @@ NAMES = (
     "inline-attention",
     "kernelized-attention-rpe",
     "l2vit",
+    "lightning-attention",
+    "lightning-attention-2",
     "linear-transformers",
+    "local-linear-attention",
     "mala",
     "mamba2",
     "nalaformer",
+    "nats-l",
     "normalized-attention-pooling",
     "power-softmax",
     "retentive-network",
+    "sd-ssm",
     "sigmoid-attention",
     "sinkformers",
     "soft",
     "softhgnn",
+    "softmax-rnn",
     "stablemax",
+    "test-time-regression",
+    "transnormer-llm",
     "two-pass-softmax",
 )
 

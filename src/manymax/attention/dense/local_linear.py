@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from manymax._names import closest
 
 SOLVERS = ("cg", "exact")
-ROUNDINGS = 1000  # of the sum of w |z|^2 that a ridge is at least: with less, a row of one large weight is 0 / 0
+ROUNDINGS = 100  # of the sum of w |z|^2 that a ridge is at least: with less, a row of one large weight is 0 / 0
 LARGEST = 40.0  # of an exponent: a ridge of 2e17 is as good as endless, and its products stay within float32
 
 

@@ -21,7 +21,7 @@ class LocalLinearAttention(CausalMechanism):
     with $z_{ij} = k_j - q_i$ and $w_{ij} = \exp(c\, q_i \cdot k_j)$, where $q_i$, $k_j$ and $v_j$ are queries, keys and
     values, c is the scale, one over the bandwidth, and $\lambda_h > 0$ a head's learnt ridge, which stands beside
     weights that are not normalised. A large ridge gives softmax attention, a scale of 0 ridge regression on all keys. A
-    ridge counts as at least 1000 roundings of $\sum_j w_{ij} \lVert z_{ij} \rVert^2$: beside large weights, from scores
+    ridge counts as at least 100 roundings of $\sum_j w_{ij} \lVert z_{ij} \rVert^2$: beside large weights, from scores
     of about 10 on in float32, nothing else holds the fit.
 
     The systems are solved by conjugate gradients with sums over keys alone, block by block of queries, so that no

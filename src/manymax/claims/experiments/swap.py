@@ -1,0 +1,47 @@
+"""A GPT with one mechanism of attention or another, under the same start and the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import torch
+from torch import nn
+
+from manymax.attention.module import create_attention
+from manymax.claims.claim import Numbers, Progress
+from manymax.claims.experiments.training import train
+from manymax.data.task import Task
+from manymax.models.gpt import GPT
+
+
+def learn(
+    task: Task, attention: str | Callable[..., nn.Module], seed: int, numbers: Numbers, progress: Progress
+) -> GPT:
+    """Return a GPT that was trained on a task, in evaluation mode.
+
+    Args:
+        task: gives the batches and the model's vocabulary and classes.
+        attention: a mechanism's name, or a function of (head_dim, num_heads) that makes one for each layer in turn.
+        seed: of the start and the batches.
+        numbers: "depth", "width", "heads", and those of `train`.
+        progress: told about the loss.
+    """
+    torch.manual_seed(seed)
+    sizes = {"depth": numbers["depth"], "width": numbers["width"], "num_heads": numbers["heads"]}
+    model = GPT(**{**task.model_options, **sizes, "attention": attention})
+    train(model, task, seed, numbers, progress)
+    return model.eval()
+
+
+def layered(name: str, depth: int, **options: Any) -> Callable[..., nn.Module]:
+    """Return a function that makes a mechanism which differs from layer to layer, the first layer's first."""
+    layer = count()
+
+    def make(head_dim: int, num_heads: int) -> nn.Module:
+        sizes = {"head_dim": head_dim, "num_heads": num_heads, "layer": next(layer), "num_layers": depth}
+        made: nn.Module = create_attention(name, **sizes, **options)
+        return made
+
+    return make
