@@ -18,9 +18,11 @@ pytestmark = [needs_kernels, pytest.mark.usefixtures("few")]
 @pytest.fixture
 def few(monkeypatch):
     """Send every call to the kernel for few queries; return the numbers of the kernels that ran."""
-    ran, call = [], attention_call._call
+    ran, call = [], attention_call.call_kernel
     monkeypatch.setattr(native, "FEW", 10**6)
-    monkeypatch.setattr(attention_call, "_call", lambda what, *rest: ran.append(what) or call(what, *rest))
+    monkeypatch.setattr(
+        attention_call, "call_kernel", lambda kernel, what, *rest: ran.append(what) or call(kernel, what, *rest)
+    )
     return ran
 
 
