@@ -58,6 +58,15 @@ def test_compiles_in_one_graph(case):
     torch.testing.assert_close(gradients(got, given), gradients(want, given))
 
 
+def test_compiles_once_for_all_lengths():
+    compiled = torch.compile(linear.attend, fullgraph=True, dynamic=True, backend="aot_eager")
+    for tokens in (20, 33, 4):
+        given = leaves(Case("token", delta=True, tokens=tokens, key_heads=1))
+        got, want = compiled(**given), linear.attend(**given)
+        torch.testing.assert_close(got, want)
+        torch.testing.assert_close(gradients(got, given), gradients(want, given))
+
+
 def test_second_derivatives_are_refused():
     given = leaves(CASES[0])
     (first, *_) = torch.autograd.grad(linear.attend(**given)[0].square().sum(), given["key"], create_graph=True)
