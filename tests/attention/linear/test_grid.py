@@ -95,6 +95,9 @@ def test_the_wavelengths_are_those_of_the_authors():
     expected = torch.stack([angles.cos(), angles.sin()], 1)
     torch.testing.assert_close(turned[:8].reshape(4, 2), expected, **EXACT)
     assert turned[8] == 1
+    turned = turn(x, torch.tensor([[[2]]]))[0, 0, 0, :8].reshape(4, 2)
+    angles = 2.0 * 10000.0 ** -torch.linspace(0, 1, 4, dtype=torch.float64)  # all pairs turn by the place
+    torch.testing.assert_close(turned, torch.stack([angles.cos(), angles.sin()], 1), **EXACT)
 
 
 def test_an_even_kernel():

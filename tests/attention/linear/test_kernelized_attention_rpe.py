@@ -112,13 +112,20 @@ def test_a_long_sequence_goes_on_from_a_window(monkeypatch):
     assert state.keys.shape[2] == 30
 
 
-def test_holes_in_a_sequence_are_no_distance():
+@pytest.mark.parametrize("leaf", [2, 8, 512])
+def test_holes_in_a_sequence_are_no_distance(leaf, monkeypatch):
+    monkeypatch.setattr(toeplitz, "LEAF", leaf)
+    monkeypatch.setattr(kernelized_attention_rpe, "LEAF", leaf)
     module, whole = built({"max_distance": 4}), tokens(12)
     keep = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 1], dtype=torch.bool)
     for causal in (False, True):
         alone = module(*(x[:, :, keep] for x in whole), is_causal=causal)
         out = module(*whole, attn_mask=keep[None], is_causal=causal)
         torch.testing.assert_close(out[:, :, keep], alone, **EXACT)
+    _, state = module.prefill(*whole, attn_mask=keep[None])
+    _, expected = module.prefill(*(x[:, :, keep] for x in whole))
+    for x, y in zip(state.tensors(), expected.tensors(), strict=True):
+        torch.testing.assert_close(x, y, **EXACT)
 
 
 def test_rows_are_orthogonal_or_not():

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from mechanism_cases import DIM, HEADS, make, tokens
 
+from manymax.attention.linear.grid import turn
+
 EXACT = {"rtol": 0, "atol": 1e-10}
 CORE = {"rope": False, "local": 0, "gate": False}
 
@@ -79,6 +81,22 @@ def test_features_that_vanish_give_zeros():
     out = make(("mala", CORE))(query, key, value)
     assert (out[:, :, 2] == 0).all()
     assert torch.autograd.grad(out.sum(), query)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_sequence_turns_by_the_place(causal):
+    query, key, value = tokens(7)
+    q, k = F.elu(query) + 1, F.elu(key) + 1
+    where = torch.arange(7)[None, :, None]
+    products = turn(q, where) @ turn(k, where).transpose(2, 3) * DIM**-0.5
+    plain = q @ k.transpose(2, 3) * DIM**-0.5
+    seen = torch.ones(7, 7, dtype=torch.float64)
+    seen = seen.tril() if causal else seen
+    count = seen.sum(1, keepdim=True)
+    z = (plain * seen).sum(-1, keepdim=True) / count
+    expected = ((1 + 1 / z) * products * seen / count - z * seen / count) @ value
+    module = make(("mala", {"local": 0, "gate": False}))
+    torch.testing.assert_close(module(query, key, value, is_causal=causal), expected, **EXACT)
 
 
 def test_turning_matters_to_the_causal_form_too():

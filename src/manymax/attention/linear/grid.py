@@ -138,17 +138,22 @@ def places(grid: Grid | None, x: Tensor) -> Tensor:
 
 
 def turn(x: Tensor, where: Tensor, base: float = 10000.0) -> Tensor:
-    """Turn pairs of channels of x (B, H, N, D) by angles that grow with the place, `where` (B or 1, N, 2).
+    """Turn pairs of channels of x (B, H, N, D) by angles that grow with the place; scores then depend on distance.
 
-    A quarter of the channels, in pairs of neighbours, turns by the row with wavelengths from 2 pi to 2 pi base, and as
-    many or up to one pair more by the column; scores then depend on distances alone. An odd channel is left.
+    With rows and columns a quarter of the channels, in pairs of neighbours, turns by the row with wavelengths from 2 pi
+    to 2 pi base, and as many or up to one pair more by the column; in a sequence all pairs do. An odd channel is left.
+
+    Args:
+        x: features.
+        where: rows and columns (B or 1, N, 2), or places in a sequence (B or 1, N, 1).
+        base: ratio of the longest wavelength to the shortest.
 
     Source:
         Su et al., 2021, RoFormer: Enhanced Transformer with Rotary Position Embedding, arXiv:2104.09864; in 2-D and
         with the wavelengths of Fan et al., 2025, Rectifying Magnitude Neglect in Linear Attention, arXiv:2507.00698.
     """
     pairs = x.shape[3] // 2
-    counts = (pairs // 2, pairs - pairs // 2)
+    counts = (pairs // 2, pairs - pairs // 2) if where.shape[-1] == 2 else (pairs,)
     rates = [base ** -torch.linspace(0, 1, n, dtype=torch.float64, device=x.device) for n in counts]
     angles = torch.cat([where[..., axis, None] * rate for axis, rate in enumerate(rates)], -1)[:, None]
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)

@@ -30,7 +30,7 @@ class MALA(TurnedLinear):
         num_heads: number of query heads.
         mean: whether sums over keys are means divided by $\sqrt{d}$, as in the code that the authors trained, or plain,
             as in the paper.
-        rope: whether features are turned by row and column.
+        rope: whether features are turned by row and column, or by the place in a sequence.
         local: side of the convolution of values; 0 is none.
         gate: whether the output is multiplied.
         **options: `value_dim`, `chunk_size` and `backend`, as for every mechanism of this family.

@@ -32,7 +32,7 @@ class NaLaFormer(TurnedLinear):
         head_dim: the last dim of queries and keys.
         num_heads: number of query heads.
         power: $\lambda$.
-        rope: whether features are turned by row and column.
+        rope: whether features are turned by row and column, or by the place in a sequence.
         local: side of the convolution of values; 0 is none.
         gate: whether the output is normalised and gated.
         **options: `value_dim`, `chunk_size` and `backend`, as for every mechanism of this family.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from manymax.attention.linear.grid import GridConvolution, OnGrid, kept, number, places, turn, widen
+from manymax.attention.linear.grid import GridConvolution, OnGrid, kept, number, places, sides, turn, widen
 from manymax.attention.linear.parts import per_head
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.mechanism import CausalMechanism, Grid, one_each
@@ -105,7 +105,8 @@ class TurnedLinear(OnGrid, CausalMechanism):
         k, count = per_head(k, self.num_heads), number(v, keep)
         mass = q @ k.sum(2)[..., None]
         if self.rope:
-            q, k = turn(q, places(grid, q)), turn(k, places(grid, k))
+            axes = slice(int(sides(grid, q.shape[2])[0] == 1), None)  # a sequence has no rows
+            q, k = turn(q, places(grid, q)[..., axes]), turn(k, places(grid, k)[..., axes])
         read = q @ (k.transpose(2, 3) @ v)
         out = self.combine(read, mass, v.sum(2, keepdim=True) / count, count)
         if self.local is not None:
@@ -124,7 +125,7 @@ class TurnedLinear(OnGrid, CausalMechanism):
         key_sums, value_sums = k.cumsum(2) + keys[:, :, None], v.cumsum(2) + values[:, :, None]
         mass, k_sum = (q * key_sums).sum(-1, keepdim=True), k.sum(2)
         if self.rope:
-            where = torch.stack([torch.zeros_like(count), count - 1], -1)
+            where = (count - 1)[..., None]
             q, k = turn(q, where), turn(k, where)
         read, memory = linear_attention(q, k, v, initial_state=memory, **self.options)
         divisor = count.clamp(min=1).to(v.dtype)[:, None, :, None]
