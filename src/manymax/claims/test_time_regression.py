@@ -49,7 +49,7 @@ CLAIM = Claim(
         "depth": 1,
         "width": 64,
         "heads": 2,
-        "steps": 250,
+        "steps": 400,
         "batch_size": 64,
         "learning_rate": 1e-2,
         "warmup": 20,

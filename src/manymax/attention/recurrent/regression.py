@@ -7,7 +7,7 @@ from torch import Tensor
 
 from manymax.attention.linear.recurrence import linear_attention
 
-CHUNK = 16  # tokens whose matrices (D, D) exist at once
+CHUNK = 32  # tokens whose matrices (D, D) exist at once
 FORGET = -1e4  # stands for -inf, so that differences of sums of log decays are numbers
 
 
