@@ -55,5 +55,5 @@ CLAIM = Claim(
         "flops": {"width": 4, "lengths": [16, 32, 64]},
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=2,
 )

@@ -45,7 +45,7 @@ CLAIM = Claim(
         "width": 64,
         "learning_rate": 3e-3,
         "warmup": 20,
-        "text": {"length": 128, "steps": 200, "batch_size": 8},
+        "text": {"length": 128, "steps": 150, "batch_size": 8},
         "digits": {"steps": 120, "batch_size": 32},
         "weights": {"tokens": 64, "width": 32, "scales": [0.25, 0.5, 1, 2, 4, 8]},
         "time": {"width": 32, "lengths": [2048, 4096, 8192, 16384], "rounds": 5, "seconds": 0.02},
