@@ -66,7 +66,7 @@ def test_few_tokens(kind, tokens):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("tokens", [0, 5])
 @pytest.mark.usefixtures("poisoned")
-def test_no_tokens_or_no_batch(kind, tokens):
+def test_nothing_to_work_on(kind, tokens):
     given = inputs(replace(kind, tokens=tokens, batch=1 if tokens == 0 else 0, state=True))
     leaves = {name: x if x is None else x.requires_grad_() for name, x in given.items()}
     out, state = linear.attend(**leaves)
@@ -76,6 +76,13 @@ def test_no_tokens_or_no_batch(kind, tokens):
     for name, x in leaves.items():
         if x is not None:
             torch.testing.assert_close(x.grad, torch.full_like(x, 3 if name == "initial_state" else 0))
+
+
+@pytest.mark.parametrize("sizes", [{"dim": 0}, {"value_dim": 0}, {"heads": 0}], ids=str)
+@pytest.mark.usefixtures("poisoned")
+def test_nothing_in_a_dim(sizes):
+    given = inputs(replace(Case("token", delta=True, state=True), **sizes))
+    assert_accurate(given)
 
 
 @pytest.mark.parametrize("decay", ["token", "channel"])
