@@ -108,9 +108,12 @@ def _step(tensors: Tensors) -> tuple[Tensor, Tensor]:
     query, key, value, log_decay, beta, initial = tensors
     batch, heads, tokens, dim = query.shape
     _, key_heads, _, value_dim = value.shape
-    out = query.new_empty((batch, heads, tokens, value_dim))
-    shape = (batch, heads, dim, value_dim)
-    state = query.new_empty(shape, dtype=torch.float32) if initial is None else initial.new_empty(shape)
+    # empty_like takes 0.7 us, new_empty 1.1
+    out = torch.empty_like(value) if heads == key_heads else query.new_empty((batch, heads, tokens, value_dim))
+    if initial is None:
+        state = query.new_empty((batch, heads, dim, value_dim), dtype=torch.float32)
+    else:
+        state = torch.empty_like(initial)
     module = native()
     assert module is not None
     module.linear_step(
