@@ -11,7 +11,7 @@ from manymax.kernels.attention_call import DTYPES, empty_tokens
 from manymax.kernels.native import native
 
 FORWARD, BACKWARD, STEP = 0, 1, 2
-FEW = 8  # tokens up to which going one by one is faster than a chunk
+FEW = 16  # tokens up to which going one by one is faster than a chunk
 
 
 class Tensors(NamedTuple):
@@ -108,9 +108,12 @@ def _step(tensors: Tensors) -> tuple[Tensor, Tensor]:
     query, key, value, log_decay, beta, initial = tensors
     batch, heads, tokens, dim = query.shape
     _, key_heads, _, value_dim = value.shape
-    out = query.new_empty((batch, heads, tokens, value_dim))
-    shape = (batch, heads, dim, value_dim)
-    state = query.new_empty(shape, dtype=torch.float32) if initial is None else initial.new_empty(shape)
+    # empty_like takes 0.7 us, new_empty 1.1
+    out = torch.empty_like(value) if heads == key_heads else query.new_empty((batch, heads, tokens, value_dim))
+    if initial is None:
+        state = query.new_empty((batch, heads, dim, value_dim), dtype=torch.float32)
+    else:
+        state = torch.empty_like(initial)
     module = native()
     assert module is not None
     module.linear_step(
@@ -138,7 +141,7 @@ def _step(tensors: Tensors) -> tuple[Tensor, Tensor]:
 def empty_gradients(tensors: Tensors, needs: tuple[bool, bool, bool]) -> tuple[Tensor, ...]:
     """Return memory for gradients in the order of `Tensors`, of no entries for the last three where `needs` says no."""
     query = tensors.query
-    shared = tensors.key.shape[1] < query.shape[1]
+    shared = tensors.key.shape[1] != query.shape[1]
     tokens = [x.new_empty(x.shape) if shared else empty_tokens(x, x.shape[3]) for x in tensors[1:3]]
     rest = [
         query.new_empty(x.shape if x is not None and need else 0, dtype=torch.float32)
@@ -156,7 +159,7 @@ def backward(
     batch, heads, length, _ = query.shape
     if d_out is None:
         d_out = query.new_zeros((batch, heads, length, value.shape[3]))
-    shared = key.shape[1] < heads
+    shared = key.shape[1] != heads
     d_key, d_value = found[1:3]
     if shared:
         d_key, d_value = (x.new_empty((batch, heads, length, x.shape[3])) for x in (key, value))

@@ -18,6 +18,7 @@ struct Tasks {
     threads = useful < call.threads ? static_cast<int64_t>(useful) : call.threads;
     if (heads > 0 && heads < threads && !call.beta.data) segments = (threads + heads - 1) / heads;
     if (segments > z.chunks) segments = z.chunks > 0 ? z.chunks : 1;
+    if (threads > count()) threads = count() > 0 ? count() : 1;
   }
   int64_t count() const { return heads * segments; }
 };
