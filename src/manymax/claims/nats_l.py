@@ -17,8 +17,8 @@ CLAIM = Claim(
     setting=(
         "A GPT of 2 blocks, width 64, 2 heads, on task `recall`: 4 pairs among 32 tokens, vocabulary 64. Softmax with "
         "rotary positions, `gated-delta`, one block of each, and `nats-l` with chunks of 16, same start and same "
-        "batches. The kept share is that of tokens in complete chunks that heads keep, over both layers, on validation "
-        "sequences."
+        "batches, each at the better of two learning rates. The kept share is that of tokens in complete chunks that "
+        "heads keep, over both layers, on validation sequences."
     ),
     differences=(
         "The paper trains 340 and 760 million parameters on language with chunks of 64; here recall alone, on "
@@ -44,9 +44,9 @@ CLAIM = Claim(
         "vocabulary": 64,
         "pairs": 4,
         "length": 32,
-        "steps": 450,
+        "steps": 350,
         "batch_size": 32,
-        "learning_rate": 3e-3,
+        "learning_rates": [3e-3, 1e-2],
         "warmup": 30,
         "tested": 256,
     },
