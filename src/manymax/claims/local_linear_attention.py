@@ -53,7 +53,7 @@ CLAIM = Claim(
             "depth": 2,
             "width": 64,
             "heads": 2,
-            "steps": 200,
+            "steps": 300,
             "batch_size": 32,
             "learning_rate": 3e-3,
             "warmup": 20,

@@ -35,10 +35,17 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
         "interleaved": in_turn("gated-delta", "softmax"),
         "hybrid": partial(create_attention, "nats-l", block_size=numbers["block_size"]),
     }
-    found = {}
+    found, rates = {}, numbers["learning_rates"]
+    model: GPT | None = None
     for index, (name, make) in enumerate(makes.items()):
-        model = learn(task, make, seed, numbers, part(progress, name, index, len(makes)))
-        found[name] = evaluate(model, task)
+        found[name] = -1.0
+        for number, rate in enumerate(rates):
+            tell = part(progress, f"{name}, {rate}", index * len(rates) + number, len(makes) * len(rates))
+            trained = learn(task, make, seed, {**numbers, "learning_rate": rate}, tell)
+            share = evaluate(trained, task)
+            if share > found[name]:
+                found[name], model = share, trained
+    assert model is not None
     return {
         "recall_ratio": found["hybrid"] / max(found["softmax"], 1e-9),
         "kept_share": kept_share(model, task),

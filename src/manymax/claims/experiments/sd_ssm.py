@@ -105,11 +105,11 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
 
 def model_of(kind: str, task: Regular, numbers: Numbers) -> Any:
     """Return a new model of a kind: "dense", "diagonal", "gru" or "gpt"."""
-    width, states = numbers["width"], numbers["states"]
+    width, states = numbers["width"], numbers["baseline_states"]
     if kind == "gpt":
         return GPT(**task.model_options, depth=2, width=max(32, width))
     if kind == "dense":
-        return Follower(task, width, Dense(width, states, numbers["matrices"]), width)
+        return Follower(task, width, Dense(width, numbers["states"][task.language], numbers["matrices"]), width)
     if kind == "diagonal":
         return Follower(task, width, Diagonal(width, states), 2 * states)
     return Follower(task, width, Recurrent(width, states), states)
