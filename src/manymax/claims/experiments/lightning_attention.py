@@ -8,7 +8,7 @@ from manymax.attention.dense.api import attention
 from manymax.attention.linear.lightning import alibi_slopes
 from manymax.claims.claim import Metrics, Numbers, Progress
 from manymax.claims.experiments.forms import form, heads, largest_relative_error, results, saved_bytes
-from manymax.claims.experiments.swap import layered, learn
+from manymax.claims.experiments.swap import learn
 from manymax.claims.experiments.timing import best_times
 from manymax.claims.experiments.training import part, validation_loss
 from manymax.data.text import Text
@@ -22,8 +22,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     task = Text(length=numbers["length"])
     losses = {}
     for index, name in enumerate(("softmax", "lightning-attention")):
-        make = name if name == "softmax" else layered(name, numbers["depth"])
-        model = learn(task, make, seed, numbers, part(progress, name, 1 + index, 3))
+        model = learn(task, name, seed, numbers, part(progress, name, 1 + index, 3))
         losses[name] = validation_loss(model, task)
     metrics["loss_ratio"] = losses["lightning-attention"] / losses["softmax"]
     metrics["softmax_loss"] = losses["softmax"]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
-from typing import Any
 
 import torch
 from torch import nn
 
-from manymax.attention.module import create_attention
 from manymax.claims.claim import Numbers, Progress
 from manymax.claims.experiments.training import train
 from manymax.data.task import Task
@@ -33,15 +30,3 @@ def learn(
     model = GPT(**{**task.model_options, **sizes, "attention": attention})
     train(model, task, seed, numbers, progress)
     return model.eval()
-
-
-def layered(name: str, depth: int, **options: Any) -> Callable[..., nn.Module]:
-    """Return a function that makes a mechanism which differs from layer to layer, the first layer's first."""
-    layer = count()
-
-    def make(head_dim: int, num_heads: int) -> nn.Module:
-        sizes = {"head_dim": head_dim, "num_heads": num_heads, "layer": next(layer), "num_layers": depth}
-        made: nn.Module = create_attention(name, **sizes, **options)
-        return made
-
-    return make

@@ -9,7 +9,7 @@ import torch
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress
 from manymax.claims.experiments.forms import heads, largest_relative_error, results
-from manymax.claims.experiments.swap import layered, learn
+from manymax.claims.experiments.swap import learn
 from manymax.claims.experiments.timing import best_times
 from manymax.claims.experiments.training import part, validation_loss
 from manymax.data.text import Text
@@ -28,8 +28,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     task = Text(length=numbers["length"])
     losses = {}
     for index, name in enumerate(("softmax", NAME)):
-        make = name if name == "softmax" else layered(name, numbers["depth"])
-        model = learn(task, make, seed, numbers, part(progress, name, 1 + index, 3))
+        model = learn(task, name, seed, numbers, part(progress, name, 1 + index, 3))
         losses[name] = validation_loss(model, task)
     metrics["perplexity_ratio"] = math.exp(losses[NAME] - losses["softmax"])
     metrics["softmax_perplexity"] = math.exp(losses["softmax"])
@@ -52,7 +51,7 @@ def overflowed(seed: int, length: int, width: int) -> float:
     """Return how many numbers are not finite in keys times decay^(-t), which the direct form keeps."""
     mechanism = create_attention(NAME, head_dim=width, num_heads=2)
     key = torch.nn.functional.silu(heads(seed, length, count=2, width=width)[1])
-    grown = key * (-mechanism.log_decay[:, None] * torch.arange(length)).exp()[..., None]
+    grown = key * (torch.tensor(mechanism.slopes)[:, None] * torch.arange(length)).exp()[..., None]
     return float((~grown.isfinite()).sum())
 
 
