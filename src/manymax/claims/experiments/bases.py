@@ -10,29 +10,25 @@ import torch
 
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Numbers, Progress
+from manymax.claims.experiments.contests import Learnt, learn
 from manymax.claims.experiments.timing import best_times
-from manymax.claims.experiments.training import train, validation_loss
+from manymax.claims.experiments.training import validation_loss
 from manymax.data.recall import Recall
 from manymax.data.text import Text
-from manymax.models.evaluate import evaluate
 from manymax.models.gpt import GPT
 
 
-def model(name: str, options: dict[str, Any], seed: int, numbers: Numbers, task: Any) -> GPT:
-    """Return a GPT with a mechanism; the body starts the same under one seed whatever the mechanism."""
-    torch.manual_seed(seed)
-    made = partial(create_attention, name, **options)
+def taught(name: str, task: Any, seed: int, numbers: Numbers, progress: Progress) -> Learnt:
+    """Train a GPT with a mechanism on a task."""
     sizes = {key: numbers[key] for key in ("depth", "width", "num_heads") if key in numbers}
-    return GPT(**task.model_options, **sizes, attention=made)
+    return learn(partial(GPT, **task.model_options, **sizes, attention=name), task, seed, numbers, progress)
 
 
-def text_loss(name: str, seed: int, numbers: Numbers, progress: Progress, **options: Any) -> tuple[GPT, float]:
+def text_loss(name: str, seed: int, numbers: Numbers, progress: Progress) -> tuple[GPT, float]:
     """Train on text; return the model and its loss on text that was not trained on, in nats a byte."""
     task = Text(length=numbers["text"]["length"])
-    made = model(name, options, seed, numbers, task)
-    train(made, task, seed, {**numbers, **numbers["text"]}, progress)
-    made.eval()
-    return made, validation_loss(made, task)
+    model, loss, _ = taught(name, task, seed, {**numbers, **numbers["text"]}, progress)
+    return model, loss
 
 
 def length_ratio(made: GPT, loss: float, numbers: Numbers) -> float:
@@ -40,14 +36,11 @@ def length_ratio(made: GPT, loss: float, numbers: Numbers) -> float:
     return float(validation_loss(made, Text(length=4 * numbers["text"]["length"]), 16) / loss)
 
 
-def recall(name: str, seed: int, numbers: Numbers, progress: Progress, **options: Any) -> float:
+def recall(name: str, seed: int, numbers: Numbers, progress: Progress) -> float:
     """Train on associative recall; return the share of values that are recalled in new sequences."""
     sizes = numbers["recall"]
     task = Recall(pairs=sizes["pairs"], length=sizes["length"])
-    made = model(name, options, seed, numbers, task)
-    train(made, task, seed, {**numbers, **sizes}, progress)
-    made.eval()
-    return float(evaluate(made, task))
+    return taught(name, task, seed, {**numbers, **sizes}, progress).quality
 
 
 def forward_pass(name: str, length: int, numbers: Numbers, **options: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from manymax.claims.claim import Numbers, Progress, Untestable
-from manymax.claims.experiments.training import part, train, validation_loss
+from manymax.claims.experiments.training import part, trained, validation_loss
 from manymax.data.digits import Digits
 from manymax.data.task import Task
 from manymax.models.evaluate import evaluate
@@ -30,10 +30,7 @@ class Learnt(NamedTuple):
 
 def learn(make: Callable[[], Any], task: Task, seed: int, numbers: Numbers, progress: Progress) -> Learnt:
     """Train a model that is made under the seed; numbers are those of `train`."""
-    torch.manual_seed(seed)
-    model = make()
-    train(model, task, seed, numbers, progress)
-    model.eval()
+    model = trained(make, task, seed, numbers, progress)
     return Learnt(model, validation_loss(model, task), evaluate(model, task))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-import torch
 from torch import nn
 
 from manymax.claims.claim import Numbers, Progress
-from manymax.claims.experiments.training import train
+from manymax.claims.experiments.training import trained
 from manymax.data.task import Task
 from manymax.models.gpt import GPT
 
@@ -25,8 +25,7 @@ def learn(
         numbers: "depth", "width", "heads", and those of `train`.
         progress: told about the loss.
     """
-    torch.manual_seed(seed)
     sizes = {"depth": numbers["depth"], "width": numbers["width"], "num_heads": numbers["heads"]}
-    model = GPT(**{**task.model_options, **sizes, "attention": attention})
-    train(model, task, seed, numbers, progress)
-    return model.eval()
+    make = partial(GPT, **{**task.model_options, **sizes, "attention": attention})
+    model: GPT = trained(make, task, seed, numbers, progress)
+    return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,6 +37,14 @@ def train(model: nn.Module, task: Task, seed: int, numbers: Numbers, progress: P
         schedule.step()
         if step % 10 == 0:
             progress(step / steps, f"step {step}, loss {float(loss.detach()):.2f}")
+
+
+def trained(make: Callable[[], Any], task: Task, seed: int, numbers: Numbers, progress: Progress) -> Any:
+    """Return a model that is made under the seed and trained on a task, in evaluation mode; numbers as in `train`."""
+    torch.manual_seed(seed)
+    model = make()
+    train(model, task, seed, numbers, progress)
+    return model.eval()
 
 
 @torch.no_grad()
