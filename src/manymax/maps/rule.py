@@ -47,12 +47,12 @@ class Rule:
     @property
     def row_kernel(self) -> str | None:
         """Return the name of the CPU's row kernel of this very class, None if it has none."""
-        name: str | None = vars(type(self)).get("kernel")
+        name: str | None = type(self).__dict__.get("kernel")
         return name
 
     def options(self) -> dict[str, Any]:
         """Return the options by name, temperature included."""
-        return vars(self)
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def simplest(self) -> Rule:
         """Return the rule that computes the same by a shorter way, if these options allow one."""

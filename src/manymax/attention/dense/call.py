@@ -63,7 +63,7 @@ def window_sides(window: Window) -> tuple[int | None, int | None]:
     """Return how many keys to the left and to the right a window shows; None is no bound."""
     if window is None:
         return None, None
-    sides = tuple(window) if isinstance(window, tuple | list) else (window, window)
+    sides = tuple(window) if isinstance(window, (tuple, list)) else (window, window)
     good = all(w is None or (isinstance(w, int) and not isinstance(w, bool) and w >= 0) for w in sides)
     if len(sides) != 2 or not good:
         raise ValueError(f"window: expected w or (left, right), each an int >= 0 or None, got {window!r}")

@@ -72,8 +72,10 @@ def run(call: Call) -> tuple[Tensor, ...]:
     kernel = _kernel(options.rule)
     assert not isinstance(kernel, str)
     name, temperature, numbers = kernel
-    tensors = Tensors(*inputs[:5], *inputs.additions)
-    few = inputs.query.shape[2] * inputs.groups <= FEW and not attention.learns(tensors)
+    # Field by field: torch 2.6 compiles neither slices nor properties of a named tuple.
+    tensors = Tensors(inputs.query, inputs.key, inputs.value, inputs.mask, inputs.sinks, *inputs.additions)
+    count = inputs.query.shape[2] * (inputs.query.shape[1] // inputs.key.shape[1])
+    few = count <= FEW and not attention.learns(tensors)
     low, high = _bounds(options.band)
     work = Work(
         name,
