@@ -192,3 +192,17 @@ def test_wrong_arguments(case):
         module(query[:1], key[:1], value[:1], cu_seqlens=torch.tensor([0, 4]))
     with pytest.raises(TypeError, match="sise"):
         make(case, sise=3)
+
+
+@each(CAUSAL)
+def test_no_tokens_leave_the_state_as_it_is(case):
+    module, whole = make(case), tokens(6)
+    expected, state = module.prefill(*whole)
+    nothing = tokens(0)
+    out, same = module.step(*nothing, state)
+    assert out.shape == nothing[0].shape
+    following = tokens(2, seed=1)
+    torch.testing.assert_close(module.step(*following, same)[0], module.step(*following, state)[0], **EXACT)
+    out, empty = module.prefill(*nothing)
+    assert out.shape == nothing[0].shape
+    torch.testing.assert_close(module.step(*whole, empty)[0], expected, **EXACT)

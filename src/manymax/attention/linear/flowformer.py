@@ -11,7 +11,7 @@ from torch import Tensor
 from manymax.attention.linear.features import feature_map as find_feature_map
 from manymax.attention.linear.grid import kept, number, widen
 from manymax.attention.linear.parts import per_head
-from manymax.attention.linear.recurrence import linear_attention
+from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.mechanism import CausalMechanism, Choices
 from manymax.attention.state import State
 from manymax.maps.softmax import softmax
@@ -106,8 +106,7 @@ class Flowformer(CausalMechanism):
         self.feature_map, self.limit = find_feature_map(feature_map), limit
         self.shift = EPS if feature_map == "relu" else 0.0
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
-        one_token = torch.zeros(1, 1, 1, 1)
-        linear_attention(one_token, one_token, one_token, **self.options)  # refuses options that no call could have
+        check_options(chunk_size, backend)
 
     def features(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> tuple[Tensor, ...]:
         """Return features and values of one head for each query head; those of padding are zero."""

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from manymax.attention.linear.parts import last_seen, widened
 from manymax.attention.mechanism import Grid, Mechanism
 
 
@@ -86,29 +87,24 @@ class GridConvolution(nn.Module):
             )
         return _tokens(out, x)
 
-    def causal(self, x: Tensor, tail: Tensor | None, ends: Tensor | None) -> tuple[Tensor, Tensor]:
+    def causal(self, x: Tensor, tail: Tensor | None, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the outputs of the causal form, and the inputs that the next tokens still see.
 
         Args:
             x: (B, H, N, D).
             tail: the last size // 2 inputs before x, (B, H, size // 2, D); None is zeros.
-            ends: how many of x's tokens the tail counts, (B,); None is all.
+            keep: (B, N), False at padding; None is none.
         """
-        half, tokens = self.size // 2, x.shape[2]
+        half = self.size // 2
         if tail is None:
             tail = x.new_zeros(*x.shape[:2], half, x.shape[3])
-        if not tokens:
+        if not x.shape[2]:
             return x, tail
         seen = torch.cat([tail.to(x.dtype), x], 2)
         weight, bias = self._kernel(x.dtype)
         flat = self._channels(seen)
         out = F.conv1d(flat, weight[:, :, half, : half + 1], bias, groups=flat.shape[1])
-        if ends is None:
-            tail = seen[:, :, tokens:]
-        else:
-            where = ends[:, None] + torch.arange(half, device=x.device)
-            tail = seen.gather(2, where[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
-        return _tokens(out, x), tail
+        return _tokens(out, x), last_seen(seen, keep, half)
 
     @staticmethod
     def _channels(x: Tensor) -> Tensor:
@@ -164,7 +160,7 @@ def turn(x: Tensor, where: Tensor, base: float = 10000.0) -> Tensor:
 
 def widen(*tensors: Tensor) -> list[Tensor]:
     """Return the tensors in float32 at least."""
-    return [x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors]
+    return [widened(x) for x in tensors]
 
 
 def kept(x: Tensor, keep: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from manymax.attention.linear.parts import ShortConvolution, per_head
-from manymax.attention.linear.recurrence import linear_attention
+from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import CausalMechanism, both_ways, one_each
 from manymax.attention.state import State
@@ -66,8 +66,7 @@ class LinearAttention(CausalMechanism):
         self.conv: nn.Module | None = None
         if conv_size:
             self.conv = ShortConvolution(num_heads, 2 * head_dim + self.value_dim, conv_size)
-        one_token = torch.zeros(1, 1, 1, 1)
-        linear_attention(one_token, one_token, one_token, **self.options)  # refuses options that no call could have
+        check_options(chunk_size, backend)
 
     @abstractmethod
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:
@@ -137,8 +136,7 @@ class LinearAttention(CausalMechanism):
         joined = torch.cat([query, per_head(key, self.num_heads), per_head(value, self.num_heads)], -1)
         if keep is not None:
             joined = torch.where(keep[:, None, :, None], joined, 0)
-        ends = None if keep is None else _ends(keep)
-        out, tail = self.conv(joined, tail, ends)
+        out, tail = self.conv(joined, tail, keep)
         q, k, v = out.split([self.head_dim, self.head_dim, self.value_dim], -1)
         return q, k, v, tail
 
@@ -163,12 +161,6 @@ def _positions(x: Tensor, keep: Tensor | None, start: Tensor | None) -> tuple[Te
         return start[:, None] + torch.arange(tokens, device=x.device), start + tokens
     count = keep.cumsum(1)
     return start[:, None] + (count - 1).clamp(min=0), start + keep.sum(1)
-
-
-def _ends(keep: Tensor) -> Tensor:
-    """Return the place behind the last token that is no padding, (B,)."""
-    places = torch.arange(1, keep.shape[1] + 1, device=keep.device)
-    return torch.where(keep, places, 0).amax(1)
 
 
 def _without_padding(streams: Streams, keep: Tensor | None) -> Streams:

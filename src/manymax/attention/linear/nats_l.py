@@ -173,7 +173,8 @@ class NAtSLinear(GatedDelta):
         """Return y, (B, H, chunks, 2): keep or write; chunks that are not complete count as both."""
         chunks = complete.shape[1]
         short = chunks * self.block_size - value.shape[2]
-        means = F.pad(value, (0, 0, 0, short)).reshape(*value.shape[:2], chunks, self.block_size, -1).mean(3)
+        padded = F.pad(value, (0, 0, 0, short))
+        means = padded.reshape(*value.shape[:2], chunks, self.block_size, value.shape[3]).mean(3)
         scores = self.choose(means.detach())
         soft = scores.softmax(-1)
         hard = F.one_hot(scores.argmax(-1), 2).to(soft.dtype)

@@ -26,6 +26,22 @@ def fixed_decay(log_decay: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(log_decay, dtype=dtype, device=like.device)
 
 
+def last_seen(seen: Tensor, keep: Tensor | None, size: int) -> Tensor:
+    """Return the inputs that a convolution over the next tokens still sees, (B, H, size, D).
+
+    Args:
+        seen: (B, H, size + N, D), the inputs before and these.
+        keep: (B, N), False at padding, after whose end nothing counts; None is none.
+        size: how many tokens back it sees.
+    """
+    if keep is None:
+        return seen[:, :, seen.shape[2] - size :]
+    places = torch.arange(1, keep.shape[1] + 1, device=keep.device)
+    ends = torch.where(keep, places, 0).amax(1)
+    where = ends[:, None] + torch.arange(size, device=seen.device)
+    return seen.gather(2, where[:, None, :, None].expand(-1, seen.shape[1], -1, seen.shape[3]))
+
+
 class ShortConvolution(nn.Module):
     r"""A causal convolution along the tokens, each channel by itself.
 
@@ -44,28 +60,24 @@ class ShortConvolution(nn.Module):
         self.size = size
         self.weight = nn.Parameter(torch.empty(num_heads, dim, size).uniform_(-(size**-0.5), size**-0.5))
 
-    def forward(self, x: Tensor, tail: Tensor | None, ends: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, tail: Tensor | None, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the outputs, and the inputs that the next tokens still see.
 
         Args:
             x: (B, H, N, D).
             tail: the last K - 1 inputs before x, (B, H, K - 1, D); None is zeros.
-            ends: how many of x's tokens the tail counts, (B,); None is all.
+            keep: (B, N), False at padding; None is none.
         """
         batch, heads, tokens, dim = x.shape
         if tail is None:
             tail = x.new_zeros(batch, heads, self.size - 1, dim)
+        if not tokens:
+            return x, tail
         seen = torch.cat([tail.to(x.dtype), x], 2)
         flat = seen.transpose(2, 3).reshape(batch, heads * dim, -1)
         kernel = self.weight.flip(-1).reshape(heads * dim, 1, self.size).to(x.dtype)
         out = F.conv1d(flat, kernel, groups=heads * dim)
-        return out.reshape(batch, heads, dim, tokens).transpose(2, 3), self._tail(seen, ends, tokens)
-
-    def _tail(self, seen: Tensor, ends: Tensor | None, tokens: int) -> Tensor:
-        if ends is None:
-            return seen[:, :, tokens:]
-        where = ends[:, None] + torch.arange(self.size - 1, device=seen.device)
-        return seen.gather(2, where[:, None, :, None].expand(-1, seen.shape[1], -1, seen.shape[3]))
+        return out.reshape(batch, heads, dim, tokens).transpose(2, 3), last_seen(seen, keep, self.size - 1)
 
 
 class HeadLinear(nn.Module):

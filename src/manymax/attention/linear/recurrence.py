@@ -74,8 +74,9 @@ def linear_attention(
         Schlag et al., 2021, arXiv:2102.11174, by chunks Yang et al., 2024, arXiv:2406.06484, and gated Yang et al.,
         2024, Gated Delta Networks, arXiv:2412.06464.
     """
-    streams = Streams(query, key, value, log_decay, beta)
-    _check(streams, initial_state, chunk_size, backend)
+    check_options(chunk_size, backend)
+    streams = _widened(Streams(query, key, value, log_decay, beta))
+    _check(streams, initial_state)
     state = None if initial_state is None else initial_state.to(torch.promote_types(query.dtype, torch.float32))
     if not query.shape[2]:
         return value.new_zeros(*query.shape[:3], value.shape[3], dtype=query.dtype), _state(streams, state)
@@ -87,7 +88,7 @@ def _choose(streams: Streams, state: Tensor | None, backend: str) -> str:
     """Return which form serves."""
     if backend not in {"auto", "cpu"}:
         return backend
-    reason = linear.refusal(*_widened(streams), state)
+    reason = linear.refusal(*streams, state)
     if reason is None:
         return "cpu"
     if backend == "cpu":
@@ -103,7 +104,7 @@ def _widened(streams: Streams) -> Streams:
 
 
 def _native(streams: Streams, state: Tensor | None, chunk_size: int | None) -> tuple[Tensor, Tensor]:
-    return linear.attend(*_widened(streams), state, chunk_size)
+    return linear.attend(*streams, state, chunk_size)
 
 
 def _plain(compute: Callable[[Streams, Tensor, int], tuple[Tensor, Tensor]], *, whole: bool = False) -> Form:
@@ -153,13 +154,17 @@ def _state(streams: Streams, initial: Tensor | None) -> Tensor:
     return query.new_zeros(*query.shape[:2], query.shape[3], value.shape[3], dtype=dtype)
 
 
-def _check(streams: Streams, initial_state: Tensor | None, chunk_size: int | None, backend: str) -> None:
-    query, key, value, log_decay, beta = streams
+def check_options(chunk_size: int | None, backend: str) -> None:
+    """Refuse options that no call could have."""
     known = ["auto", *FORMS]
     if backend not in known:
         raise ValueError(f"backend: expected one of {', '.join(known)}, got {backend!r}{closest(backend, known)}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size: expected at least 1, got {chunk_size}")
+
+
+def _check(streams: Streams, initial_state: Tensor | None) -> None:
+    query, key, value, log_decay, beta = streams
     if query.dim() != 4:
         raise ValueError(f"query: expected (batch, heads, tokens, dim), got {tuple(query.shape)}")
     batch, heads, tokens, dim = query.shape

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from manymax.attention.linear.grid import GridConvolution, OnGrid, kept, number, places, sides, turn, widen
 from manymax.attention.linear.parts import per_head
-from manymax.attention.linear.recurrence import linear_attention
+from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.mechanism import CausalMechanism, Grid, one_each
 from manymax.attention.state import State
 
@@ -69,8 +69,7 @@ class TurnedLinear(OnGrid, CausalMechanism):
         self.rope = rope
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
         self.local = GridConvolution(num_heads, self.value_dim, local) if local else None
-        one_token = torch.zeros(1, 1, 1, 1)
-        linear_attention(one_token, one_token, one_token, **self.options)  # refuses options that no call could have
+        check_options(chunk_size, backend)
 
     @abstractmethod
     def query_features(self, query: Tensor) -> Tensor:
@@ -131,7 +130,7 @@ class TurnedLinear(OnGrid, CausalMechanism):
         divisor = count.clamp(min=1).to(v.dtype)[:, None, :, None]
         out = self.combine(read, mass, value_sums / divisor, divisor)
         if self.local is not None:
-            local, tail = self.local.causal(v, tail, None if keep is None else _ends(keep))
+            local, tail = self.local.causal(v, tail, keep)
             out = out + local
         length = length + (v.shape[2] if keep is None else keep.sum(1))
         state = TurnedState(memory, keys + k_sum, values + v.sum(2), length, tail)
@@ -153,9 +152,3 @@ def _counts(x: Tensor, keep: Tensor | None, length: Tensor) -> Tensor:
     if keep is None:
         return length[:, None] + torch.arange(1, x.shape[2] + 1, device=x.device)
     return length[:, None] + keep.cumsum(1)
-
-
-def _ends(keep: Tensor) -> Tensor:
-    """Return the place behind the last token that is no padding, (B,)."""
-    where = torch.arange(1, keep.shape[1] + 1, device=keep.device)
-    return torch.where(keep, where, 0).amax(1)

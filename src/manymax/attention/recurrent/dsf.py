@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from manymax._names import closest
 from manymax.attention.linear.linear import features_of
 from manymax.attention.linear.module import LinearAttention
-from manymax.attention.linear.parts import HeadLinear
+from manymax.attention.linear.parts import HeadLinear, widened
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
 
@@ -86,6 +85,5 @@ class NormalisedAttention(LinearAttention):
     def finish(self, out: Tensor, streams: Streams, value: Tensor) -> Tensor:
         """Return the output over eta of the token's value."""
         del streams
-        raw = self.linear(value)
-        log_eta = self.log_eta(raw.to(torch.promote_types(raw.dtype, torch.float32)))
+        log_eta = self.log_eta(widened(self.linear(value)))
         return out * (-log_eta).exp().to(out.dtype)

@@ -14,7 +14,7 @@ from manymax.attention.dense.api import attention
 from manymax.attention.linear.features import unit
 from manymax.attention.linear.module import LinearState, with_ones
 from manymax.attention.linear.parts import HeadLinear, HeadNorm, per_head
-from manymax.attention.linear.recurrence import linear_attention
+from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.mechanism import CausalMechanism, Choices
 
 DENOMINATORS = ("sum", "clamp", "detach", "count", "none")
@@ -92,8 +92,7 @@ class SoftmaxRNN(CausalMechanism):
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {given!r}{closest(given, known)}")
         self.order, self.denominator, self.output, self.ceiling = order, denominator, output, ceiling
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
-        one = torch.zeros(1, 1, 1, 1)
-        linear_attention(one, one, one, **self.options)  # refuses options that no call could have
+        check_options(chunk_size, backend)
         width = head_dim if value_dim is None else value_dim
         self.gate = HeadLinear(num_heads, width, 1, bias=True) if output == "gate" else None
         self.norm = HeadNorm(num_heads, width) if output == "rms" else None
@@ -129,11 +128,10 @@ class SoftmaxRNN(CausalMechanism):
         memory = None if state is None else state.memory
         values = with_ones(value.to(dtype))
         both, memory = linear_attention(queries, features, values, initial_state=memory, **self.options)
-        start = 0 if state is None else state.length[:, None]
-        count = start + kept.cumsum(1)
+        start = kept.new_zeros(len(kept), dtype=torch.int64) if state is None else state.length
+        count = start[:, None] + kept.cumsum(1)
         out = self._divide(both[..., :-1], both[..., -1:], count[:, None, :, None])
-        length = count[:, -1] if count.shape[1] else start + count.new_zeros(len(kept))
-        return self._finish(out.to(query.dtype), value), LinearState(memory, length)
+        return self._finish(out.to(query.dtype), value), LinearState(memory, start + kept.sum(1))
 
     def _pairs(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
         """Return the quotients over all pairs; seen (B, 1, Nq or 1, Nk) says which keys each query sees."""

@@ -13,7 +13,7 @@ from manymax.attention.cache import TokenCache, remember, visible
 from manymax.attention.dense.api import attention
 from manymax.attention.dense.local_linear import local_linear
 from manymax.attention.linear.features import unit
-from manymax.attention.linear.parts import HeadLinear, ShortConvolution, per_head
+from manymax.attention.linear.parts import HeadLinear, ShortConvolution, per_head, widened
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.mechanism import CausalMechanism, Choices, both_ways
 from manymax.attention.recurrent.regression import least_squares
@@ -173,9 +173,7 @@ class TestTimeRegression(CausalMechanism):
         dtype = torch.promote_types(query.dtype, torch.float32)
         query, key = query.to(dtype), per_head(key, self.num_heads).to(dtype)
         if self.shift is not None:
-            places = torch.arange(1, key.shape[2] + 1, device=key.device)
-            ends = None if keep is None else torch.where(keep, places, 0).amax(1)
-            key, tail = self.shift(key, tail, ends)
+            key, tail = self.shift(key, tail, keep)
         if self.qk_norm:
             query, key = unit(query), unit(key)
         if keep is not None:
@@ -197,8 +195,7 @@ class TestTimeRegression(CausalMechanism):
         """Return log a, (B, H, N), 0 at padding; None without forgetting."""
         if self.forget is None:
             return None
-        raw = self.forget(value)[..., 0]
-        decay = F.logsigmoid(raw.to(torch.promote_types(raw.dtype, torch.float32)))
+        decay = F.logsigmoid(widened(self.forget(value)[..., 0]))
         return decay if keep is None else torch.where(keep[:, None], decay, 0)
 
     def _rate(self, key: Tensor, value: Tensor) -> Tensor | None:

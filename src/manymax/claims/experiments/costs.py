@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from manymax.attention.module import create_attention
+from manymax.claims.claim import Numbers
 from manymax.claims.experiments.timing import best_times
 
 
@@ -33,6 +35,13 @@ def time_slope(
     """
     with one_thread():
         return slope(lengths, best_times([work(n) for n in lengths], rounds, seconds))
+
+
+def mechanism_slope(name: str, seed: int, numbers: Numbers) -> float:
+    """Return `time_slope` of a mechanism with one head; numbers are "width", "lengths", "rounds" and "seconds"."""
+    width = numbers["width"]
+    work = attending(create_attention(name, head_dim=width, num_heads=1), 1, width, seed)
+    return time_slope(work, numbers["lengths"], numbers["rounds"], numbers["seconds"])
 
 
 def attending(

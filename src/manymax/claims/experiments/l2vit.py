@@ -13,7 +13,7 @@ from manymax.attention.dense.api import attention
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
 from manymax.claims.experiments.contests import GradientNorms, Learnt, learn, row_entropy, rows, seen
-from manymax.claims.experiments.costs import attending, time_slope
+from manymax.claims.experiments.costs import mechanism_slope
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
 from manymax.models.vit import ViT
@@ -78,10 +78,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     else:
         metrics = learning(options, task, seed, numbers, progress)
     progress(0.9, "times")
-    time = numbers["time"]
-    module = create_attention("l2vit", head_dim=time["width"], num_heads=1)
-    found = time_slope(attending(module, 1, time["width"], seed), time["lengths"], time["rounds"], time["seconds"])
-    return metrics | {"slope_distance": abs(found - 1)}
+    return metrics | {"slope_distance": abs(mechanism_slope("l2vit", seed, numbers["time"]) - 1)}
 
 
 def learning(options: dict[str, Any], task: Digits, seed: int, numbers: Numbers, progress: Progress) -> Metrics:

@@ -11,7 +11,7 @@ from torch import Tensor
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
 from manymax.claims.experiments.contests import gap_ratio, on_digits, on_text, rows
-from manymax.claims.experiments.costs import attending, time_slope
+from manymax.claims.experiments.costs import mechanism_slope
 from manymax.claims.experiments.training import part
 from manymax.data.text import Text
 
@@ -42,10 +42,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
         metrics["softmax_digits_loss"] = images["softmax"].loss
     progress(2 / PARTS, "weights and times")
     metrics |= spreads(seed, **numbers["weights"])
-    time = numbers["time"]
-    module = create_attention("mala", head_dim=time["width"], num_heads=1)
-    work = attending(module, 1, time["width"], seed)
-    metrics["time_slope"] = time_slope(work, time["lengths"], time["rounds"], time["seconds"])
+    metrics["time_slope"] = mechanism_slope("mala", seed, numbers["time"])
     return metrics
 
 

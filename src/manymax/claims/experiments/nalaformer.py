@@ -9,7 +9,7 @@ import torch
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
 from manymax.claims.experiments.contests import gap_ratio, on_digits, on_text, ranks_agree, rows
-from manymax.claims.experiments.costs import attending, time_slope
+from manymax.claims.experiments.costs import mechanism_slope
 from manymax.claims.experiments.training import part
 from manymax.data.text import Text
 
@@ -37,10 +37,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
         metrics[f"{name}_gap_ratio_of_elu"] = gap_ratio(runs, "linear", "linear-relu")
     progress(2 / PARTS, "weights and times")
     metrics |= evenness(seed, **numbers["weights"])
-    time = numbers["time"]
-    module = create_attention("nalaformer", head_dim=time["width"], num_heads=1)
-    work = attending(module, 1, time["width"], seed)
-    metrics["time_slope"] = time_slope(work, time["lengths"], time["rounds"], time["seconds"])
+    metrics["time_slope"] = mechanism_slope("nalaformer", seed, numbers["time"])
     return metrics
 
 
