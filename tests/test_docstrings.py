@@ -10,6 +10,7 @@ import pytest
 import manymax as mm
 from manymax.describe.docstring import describe
 from manymax.describe.systems import systems
+from manymax.heads.head import Common
 
 SYSTEMS = [system for room in ("maps", "attentions", "heads", "tasks") for system in systems(room) if system.target]
 TARGETS = {f"{system.room}/{system.name}": system.target for system in SYSTEMS} | {
@@ -25,7 +26,10 @@ def each(targets):
 
 
 def parameters(target):
-    return [name for name in inspect.signature(target).parameters if name != "self"]
+    """Return the names of a signature; the options that a head inherits whole are one, `common`."""
+    names = [name for name in inspect.signature(target).parameters if name != "self"]
+    shared = list(Common.__annotations__)
+    return [*names[: -len(shared)], "common"] if names[-len(shared) :] == shared else names
 
 
 def documented(target):

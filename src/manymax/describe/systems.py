@@ -152,9 +152,16 @@ def _heads() -> Iterator[System]:
             text=describe(head),
             usage=f'mm.create_head("{name}", in_features=..., num_classes=...)',
             module=head.__module__,
-            options=options(head, {"in_features", "num_classes"}),
+            options=_head_options(head),
             target=head,
         )
+
+
+def _head_options(head: type) -> tuple[Option, ...]:
+    """Return a head's own options, then those that all heads share, with what `Head` says of them."""
+    common = options(import_module("manymax.heads.head").Head, {"in_features", "num_classes"})
+    own = [one for one in options(head, {"in_features", "num_classes", "common"}) if one.meaning]
+    return *own, *(one for one in common if one.name not in {mine.name for mine in own})
 
 
 def _tasks() -> Iterator[System]:

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+Reduction = Literal["none", "mean", "sum"]
+
 SCORES = 2**22  # of a chunk: 16 MiB in float32, which leaves a matrix product long enough rows to run at full speed
 
 
+class Linear(NamedTuple):
+    """A linear map to scores.
+
+    Attributes:
+        input: (..., d).
+        rows: (C, d).
+        bias: (C,) or None.
+    """
+
+    input: Tensor
+    rows: Tensor
+    bias: Tensor | None
+
+    def flat(self) -> Linear:
+        """Return it with tokens in one dim, (N, d)."""
+        return self._replace(input=self.input.reshape(-1, self.input.shape[-1]))
+
+
 class Tensors(NamedTuple):
-    """What a loss reads.
+    """What `linear_cross_entropy` reads.
 
     Attributes:
         input: (N, d).
@@ -78,9 +98,8 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def chunks(tensors: Tensors, size: int | None) -> Iterator[slice]:
+def chunks(count: int, classes: int, size: int | None) -> Iterator[slice]:
     """Yield the tokens of each chunk."""
-    count, classes = len(tensors.input), len(tensors.linear_weight)
     step = size or max(1, SCORES // max(classes, 1))
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))

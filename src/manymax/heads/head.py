@@ -1,24 +1,52 @@
-"""What every head shares: a linear map to one score a class, and a loss from the scores' logarithmic weights."""
+"""What every head shares: one score a class from a linear map, and the loss of a token's scores, by chunks."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Reduction = Literal["none", "mean", "sum"]
+from manymax.heads.chunk import Linear, Reduction, chunks, wide
+from manymax.heads.chunked_loss import Way, each, total
+
+
+class Common(TypedDict, total=False):
+    """The options that every head has; `Head` says what they mean."""
+
+    bias: bool
+    reduction: Reduction
+    ignore_index: int
+    float64: bool
+    chunk_size: int | None
 
 
 class Head(nn.Module):
-    """Features to a loss. A subclass says what `log_weights` makes of the scores; the rest is the same for all.
+    """Features to a loss. A subclass says what the `losses` of scores are; the rest is the same for all.
+
+    Memory beside inputs and gradients is that of a chunk's scores, whatever the loss.
+
+    Args:
+        in_features: length of the features.
+        num_classes: number of classes.
+        bias: whether a class has a bias.
+        reduction: "mean" over the targets that count, "sum", or "none". Without any such target it is 0.
+        ignore_index: a target that takes no part.
+        float64: compute the loss in float64, which postpones the absorption errors that stop training once every
+            training example fits; the result is float32 again.
+        chunk_size: tokens whose scores exist at once; None takes as many as 16 MiB of scores allow.
 
     Attributes:
         weight: (num_classes, in_features), one row a class.
         bias: (num_classes,) or None.
-        ignore_index: a target that takes no part in the loss.
+        soft_targets: whether a target may be a row of numbers, one a class.
+
+    Raises:
+        ValueError: if an option is out of range.
     """
+
+    soft_targets: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -29,48 +57,128 @@ class Head(nn.Module):
         reduction: Reduction = "mean",
         ignore_index: int = -100,
         float64: bool = False,
+        chunk_size: int | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("in_features", in_features), ("num_classes", num_classes)):
-            if size < 1:
+        for name, size in (("in_features", in_features), ("num_classes", num_classes), ("chunk_size", chunk_size)):
+            if size is not None and size < 1:
                 raise ValueError(f"{name}: expected at least 1, got {size}")
         if reduction not in {"none", "mean", "sum"}:
             raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
-        self.in_features, self.num_classes = in_features, num_classes
+        self.in_features, self.num_classes, self.chunk_size = in_features, num_classes, chunk_size
         self.reduction, self.ignore_index, self.float64 = reduction, ignore_index, float64
-        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+        self.weight: Tensor = nn.Parameter(torch.empty(num_classes, in_features))
         self.bias = nn.Parameter(torch.zeros(num_classes)) if bias else None
         nn.init.normal_(self.weight, std=in_features**-0.5)
 
+    def scored(self, input: Tensor) -> Linear:
+        """Return what is multiplied: features (..., d), one row for each score, and a bias or None."""
+        return Linear(input, self.weight, self.bias)
+
     def logits(self, input: Tensor) -> Tensor:
         """Return one score a class, (..., num_classes), in the input's dtype."""
-        return F.linear(input, self.weight, self.bias)
+        return F.linear(*self.scored(input))
 
     def log_weights(self, scores: Tensor) -> Tensor:
-        """Return the logarithm of the classes' weights along the last dim; a row's weights sum to 1."""
-        raise NotImplementedError
+        """Return the logarithm of the classes' probabilities along the last dim; they sum to 1."""
+        return F.log_softmax(scores, dim=-1)
+
+    def losses(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of each token, (n,).
+
+        Args:
+            scores: (n, num_classes) in float32 at least.
+            target: int64 (n,), each in [0, num_classes); or (n, num_classes), if the head takes soft targets.
+        """
+        return -self.log_weights(scores).gather(-1, target[:, None])[:, 0]
+
+    def prepare(self, linear: Linear, target: Tensor) -> None:
+        """Look at the whole batch, (N, d) and (N,), before its losses are computed. Nothing by default."""
+
+    def term(self, linear: Linear, target: Tensor) -> Tensor | None:  # noqa: ARG002  # a subclass's need
+        """Return what the whole loss has beside its tokens' losses; left out where reduction is "none"."""
+        return None
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Return minus the target's logarithmic weight, reduced; never in fewer bits than float32.
+        """Return the loss, reduced; never in fewer bits than float32.
 
         Args:
             input: features (..., in_features).
-            target: int64 (...), each in [0, num_classes) or `ignore_index`.
+            target: int64 (...), each in [0, num_classes) or `ignore_index`; where the head takes soft targets also
+                floating (..., num_classes). It has no gradient.
         """
-        if target.dtype != torch.int64 or target.shape != input.shape[:-1]:
-            raise ValueError(
-                f"target: expected torch.int64 of shape {tuple(input.shape[:-1])}, "
-                f"got {target.dtype} of shape {tuple(target.shape)}"
-            )
-        scores = self.logits(input).flatten(0, -2)
-        result = torch.promote_types(scores.dtype, torch.float32)
-        scores = scores.to(torch.float64 if self.float64 else result)
-        loss = self.loss(scores, target.flatten()).to(result)
-        return loss.view(target.shape) if self.reduction == "none" else loss
+        return self.reduced(self.scored(input), target)
 
-    def loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return the reduced loss of scores (n, num_classes) and targets (n,)."""
-        return F.nll_loss(self.log_weights(scores), target, reduction=self.reduction, ignore_index=self.ignore_index)
+    def reduced(self, linear: Linear, target: Tensor) -> Tensor:
+        """Return the loss of features (..., d) scored against any rows."""
+        self.check(linear, target)
+        shape = linear.input.shape[:-1]
+        soft = target.is_floating_point()
+        flat, target = linear.flat(), target.reshape(-1, *target.shape[len(shape) :])
+        kept = None if soft else target != self.ignore_index
+        if kept is not None and not bool(kept.all()):
+            flat, target = flat._replace(input=flat.input[kept]), target[kept]
+        with torch.no_grad():
+            self.prepare(flat, target)
+        extra = tuple(parameter for name, parameter in self.named_parameters() if name not in {"weight", "bias"})
+        way = Way(self.losses, self.chunk_size, torch.float64 if self.float64 else wide(flat.input.dtype))
+        if self.reduction == "none":
+            losses = each(way, flat, target, extra)
+            if kept is not None:
+                losses = losses.new_zeros(kept.shape).masked_scatter(kept, losses)
+            return losses.view(shape)
+        loss = total(way, flat, target, extra)
+        loss = loss / max(1, len(target)) if self.reduction == "mean" else loss
+        term = self.term(flat, target)
+        return loss if term is None else loss + term
+
+    def check(self, linear: Linear, target: Tensor) -> None:
+        """Refuse shapes and dtypes that do not fit."""
+        shape, rows = linear.input.shape[:-1], linear.rows
+        if linear.input.dtype != rows.dtype and not torch.is_autocast_enabled(linear.input.device.type):
+            raise ValueError(f"input: expected {rows.dtype}, as the head's weight, got {linear.input.dtype}")
+        if linear.input.shape[-1] != rows.shape[-1]:
+            raise ValueError(f"input: expected (..., {rows.shape[-1]}), got {tuple(linear.input.shape)}")
+        if target.dtype == torch.int64 and target.shape == shape:
+            wrong = target[((target < 0) | (target >= len(rows))) & (target != self.ignore_index)]
+            if len(wrong):
+                raise ValueError(
+                    f"target: expected classes in [0, {len(rows)}) or {self.ignore_index}, got {int(wrong[0])}"
+                )
+            return
+        if self.soft_targets and target.is_floating_point() and target.shape == (*shape, len(rows)):
+            if target.requires_grad:
+                raise ValueError("target: expected no requires_grad; detach it, it has no gradient")
+            return
+        also = f" or floating of shape {(*shape, len(rows))}" if self.soft_targets else ""
+        raise ValueError(
+            f"target: expected torch.int64 of shape {tuple(shape)}{also}, got {target.dtype} of shape "
+            f"{tuple(target.shape)}"
+        )
+
+    @torch.no_grad()
+    def nll(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return minus the logarithm of the target's probability, (...) in float32 at least; 0 where it is ignored.
+
+        Unlike the loss it has no smoothing, no margin and no penalty, and so compares heads. It has no gradient.
+        """
+        flat, wanted = input.reshape(-1, input.shape[-1]), target.reshape(-1)
+        found = torch.empty(len(flat), dtype=wide(input.dtype), device=input.device)
+        for part in chunks(len(flat), self.num_classes, self.chunk_size):
+            kept = wanted[part] != self.ignore_index
+            logs = self.log_weights(self.logits(flat[part]).to(found.dtype))
+            picked = logs.gather(-1, torch.where(kept, wanted[part], 0)[:, None])[:, 0]
+            found[part] = torch.where(kept, -picked, 0)
+        return found.view(target.shape)
+
+    @torch.no_grad()
+    def predict(self, input: Tensor) -> Tensor:
+        """Return the class of the highest score, int64 (...)."""
+        flat = input.reshape(-1, input.shape[-1])
+        found = torch.empty(len(flat), dtype=torch.int64, device=input.device)
+        for part in chunks(len(flat), self.num_classes, self.chunk_size):
+            found[part] = self.logits(flat[part]).argmax(-1)
+        return found.view(input.shape[:-1])
 
     def extra_repr(self) -> str:
         """Show the sizes, as `nn.Linear` does."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manymax.heads.chunk import Settings, Tensors, wide
-from manymax.heads.head import Reduction
+from manymax.heads.chunk import Reduction, Settings, Tensors, wide
 from manymax.heads.linear_loss import per_token, reduced
 
 
@@ -82,10 +81,16 @@ def linear_cross_entropy(
     tokens, flat = input.shape[:-1], input.reshape(-1, input.shape[-1])
     wanted = target.reshape(-1, target.shape[-1]) if target.is_floating_point() else target.reshape(-1)
     shares = flat.new_ones(len(flat), dtype=wide(flat.dtype)) if token_weight is None else token_weight.reshape(-1)
+    # Where lse is not asked for, ignored tokens need no scores, and may hold anything.
+    kept = None if return_lse or target.is_floating_point() else wanted != ignore_index
+    if kept is not None and not bool(kept.all()):
+        flat, wanted, shares = flat[kept], wanted[kept], shares[kept]
     tensors = Tensors(flat, linear_weight, linear_bias, wanted, weight, shares)
     if reduction != "none" and not return_lse:
         return reduced(tensors, settings, reduction)
     losses, lse = per_token(tensors, settings)
+    if kept is not None and len(losses) < len(kept):
+        losses = losses.new_zeros(kept.shape).masked_scatter(kept, losses)
     loss = losses.view(tokens) if reduction == "none" else losses.sum() / settings.divisor(reduction, tensors)
     return (loss, lse.view(tokens)) if return_lse else loss
 

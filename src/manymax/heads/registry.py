@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from manymax._names import closest
-from manymax.heads.head import Head
+from manymax.heads.head import Common, Head
 from manymax.heads.softmax import SoftmaxHead
 from manymax.heads.stablemax import StableMaxHead
 
@@ -50,7 +50,8 @@ def create_head(name: str, *, in_features: int, num_classes: int, **params: Any)
     """
     if name not in HEADS:
         raise ValueError(f"name: expected one of {', '.join(HEADS)}, got {name!r}{closest(name, list(HEADS))}")
-    options = [key for key in inspect.signature(HEADS[name]).parameters if key not in {"in_features", "num_classes"}]
+    own = set(inspect.signature(HEADS[name]).parameters) - {"in_features", "num_classes", "common"}
+    options = sorted(own | set(Common.__annotations__))
     for key in params:
         if key not in options:
             raise TypeError(f"{name} has no option {key!r}; it has {', '.join(options)}{closest(key, options)}")

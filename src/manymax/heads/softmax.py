@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from manymax.heads.head import Head, Reduction
+from manymax.heads.chunk import Linear
+from manymax.heads.head import Common, Head
+from manymax.heads.linear_cross_entropy import linear_cross_entropy
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class SoftmaxHead(Head):
@@ -14,20 +21,19 @@ class SoftmaxHead(Head):
     $$L = -\log \frac{e^{z_y}}{\sum_j e^{z_j}}, \qquad z = W h + b$$
 
     with $h$ the features, $W$ and $b$ the head's weight and bias, $z$ one score a class and $y$ the target. With label
-    smoothing $\epsilon$ the loss is $(1 - \epsilon) L + \frac{\epsilon}{C} \sum_c L_c$ over all $C$ classes.
+    smoothing $\epsilon$ the loss is $(1 - \epsilon) L + \frac{\epsilon}{C} \sum_c L_c$ over all $C$ classes. A target
+    may also be a row of probabilities, one a class.
 
     Args:
         in_features: length of $h$.
         num_classes: $C$, the rows of $W$.
-        bias: whether there is a $b$.
-        reduction: "mean" over the targets that count, "sum", or "none".
-        ignore_index: a target that takes no part.
-        float64: compute the loss in float64, which postpones the absorption errors that stop training once every
-            training example fits; the result is float32 again.
         label_smoothing: $\epsilon$ in [0, 1].
+        lse_penalty: a factor of $(\log \sum_j e^{z_j})^2$, which is added to the loss; at least 0.
+        **common: the options of every head. Without float64 the scores of all tokens never exist at once, nor does
+            any chunk of them in the native kernel.
 
     Raises:
-        ValueError: if an option is out of range, or a target is not int64 or has another shape than the features.
+        ValueError: if an option is out of range, or a target does not fit the features.
 
     Example:
         >>> import torch, manymax as mm
@@ -38,37 +44,53 @@ class SoftmaxHead(Head):
     Source:
         Bridle, 1989, Training Stochastic Model Recognition Algorithms as Networks can Lead to Maximum Mutual
         Information Estimation of Parameters, NeurIPS 2; label smoothing: Szegedy et al., 2015, Rethinking the
-        Inception Architecture for Computer Vision, arXiv:1512.00567.
+        Inception Architecture for Computer Vision, arXiv:1512.00567; the penalty: Chowdhery et al., 2022, PaLM,
+        arXiv:2204.02311.
     """
+
+    soft_targets = True
 
     def __init__(
         self,
         in_features: int,
         num_classes: int,
         *,
-        bias: bool = False,
-        reduction: Reduction = "mean",
-        ignore_index: int = -100,
-        float64: bool = False,
         label_smoothing: float = 0.0,
+        lse_penalty: float = 0.0,
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(
-            in_features, num_classes, bias=bias, reduction=reduction, ignore_index=ignore_index, float64=float64
-        )
+        super().__init__(in_features, num_classes, **common)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing!r}")
-        self.label_smoothing = label_smoothing
+        if not lse_penalty >= 0:
+            raise ValueError(f"lse_penalty: expected at least 0, got {lse_penalty!r}")
+        self.label_smoothing, self.lse_penalty = label_smoothing, lse_penalty
 
-    def log_weights(self, scores: Tensor) -> Tensor:
-        """Return log softmax."""
-        return F.log_softmax(scores, dim=-1)
-
-    def loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy in one pass instead of through `log_weights`; torch fuses it."""
-        return F.cross_entropy(
+    def losses(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Return cross-entropy and penalty."""
+        loss = F.cross_entropy(
             scores,
+            target.to(scores.dtype) if target.is_floating_point() else target,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
+        return loss + self.lse_penalty * scores.logsumexp(-1).square() if self.lse_penalty else loss
+
+    def reduced(self, linear: Linear, target: Tensor) -> Tensor:
+        """Return the loss of features scored against any rows; in float32 by `linear_cross_entropy`."""
+        if self.float64:
+            return super().reduced(linear, target)
+        self.check(linear, target)
+        loss = linear_cross_entropy(
+            linear.input,
+            linear.rows,
             target,
+            linear_bias=linear.bias,
             reduction=self.reduction,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
+            lse_penalty=self.lse_penalty,
+            chunk_size=self.chunk_size,
         )
+        assert isinstance(loss, Tensor)
+        return loss

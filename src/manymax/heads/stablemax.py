@@ -21,10 +21,7 @@ class StableMaxHead(Head):
     Args:
         in_features: length of $h$.
         num_classes: the rows of $W$.
-        bias: whether there is a $b$.
-        reduction: "mean" over the targets that count, "sum", or "none".
-        ignore_index: a target that takes no part.
-        float64: compute the loss in float64, as the authors' code does; the result is float32 again.
+        **common: the options of every head; with float64 the loss is computed as in the authors' code.
 
     Raises:
         ValueError: if an option is out of range, or a target is not int64 or has another shape than the features.

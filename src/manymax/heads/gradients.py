@@ -1,0 +1,42 @@
+"""Gradients of a linear map from those of its scores, a chunk of tokens at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from manymax.heads.chunk import Linear, wide
+
+
+class Gradients:
+    """Gradients of input, rows and bias, summed over chunks in float32 at least."""
+
+    def __init__(self, linear: Linear, needs: Sequence[bool]) -> None:
+        self.linear, dtype = linear, wide(linear.input.dtype)
+        self.input = torch.empty_like(linear.input) if needs[0] else None
+        self.rows = torch.zeros_like(linear.rows, dtype=dtype) if needs[1] else None
+        self.bias = None if linear.bias is None or not needs[2] else torch.zeros_like(linear.bias, dtype=dtype)
+
+    def add(self, d_scores: Tensor, part: slice) -> None:
+        """Add a chunk's."""
+        if self.bias is not None:
+            self.bias += d_scores.sum(0)
+        d = d_scores.to(self.linear.input.dtype)
+        if self.input is not None:
+            self.input[part] = d @ self.linear.rows
+        if self.rows is None:
+            return
+        if d.dtype == self.rows.dtype:
+            self.rows.addmm_(d.T, self.linear.input[part])
+        else:
+            self.rows += d.T @ self.linear.input[part]
+
+    def results(self, scale: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        """Return them in their tensors' dtypes, times a number."""
+        found = (self.input, self.rows, self.bias)
+        return tuple(
+            None if x is None or like is None else (x if scale is None else x * scale.to(x.dtype)).to(like.dtype)
+            for x, like in zip(found, self.linear, strict=True)
+        )
