@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import attention, decode, linear, results, row_kernels
+from benchmarks import attention, decode, heads, linear, results, row_kernels
 from benchmarks.errors import errors
 from benchmarks.limits import Limits, measure
 from benchmarks.measure import Measurement
@@ -24,6 +24,7 @@ GROUPS: dict[str, Group] = {
     "decode": decode.decode,
     "rows": row_kernels.rows,
     "linear": linear.recurrences,
+    "heads": heads.heads,
     "short": attention.short,
 }
 

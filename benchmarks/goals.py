@@ -93,8 +93,9 @@ FORMULA = (
     "would be {full}"
 )
 STREAM = (
-    "at {case} it reads {rate}, {share} of what a sum reads: the products' instructions do not quite fit into the time "
-    "in which memory delivers"
+    "at {case} it reads {rate}, {share} of what a sum reads: the cache lies in pages of 4 KB, scattered by what ran "
+    "before, and every page of keys and values is looked up while products wait; with pages of 2 MB "
+    "(GLIBC_TUNABLES=glibc.malloc.hugetlb=1), or in a process of its own (--only decode), it is faster"
 )
 
 CHUNKS = (
@@ -102,6 +103,12 @@ CHUNKS = (
     "that are computed for nothing take the rest"
 )
 STEP = "at {case} it takes {time}, and {peer_time} in PyTorch: a call from Python takes 5 us a token before any work"
+
+FUSED = (
+    "at {case} it runs at {rate}, {share} of the product rate: rows are read three times and their gradients written "
+    "for each chunk of tokens, beside packing and exponentials"
+)
+
 
 GOALS = {
     "forward/float32": Goal("attention forward, float32", SDPA, 2.2, limit=PRODUCTS),
@@ -138,6 +145,17 @@ GOALS = {
         "linear attention training is faster from", OURS, 1024, "tokens", at_most=True, limit="{case}"
     ),
     "short": Goal("short work, N 64 to 256, batch 1", SDPA, 0.9, limit=OVERHEAD),
+    "heads/float32": Goal(
+        "output layer, 2048 tokens, 50,257 classes, float32, training", "F.cross_entropy", 2.3, limit=FUSED
+    ),
+    "heads/bfloat16": Goal("the same, bfloat16", "F.cross_entropy", 1.5, limit=FUSED),
+    "heads/memory": Goal(
+        "the same, float32: peak memory", "memory of all scores", 0.05, "%", at_most=True, limit="at {case}"
+    ),
+    "heads/options": Goal(
+        "the same with label smoothing, softcap or soft targets", "F.linear_cross_entropy", 1.0, limit=FUSED
+    ),
+    "heads/logits": Goal("cross-entropy of given scores", "F.cross_entropy", 5.0, limit=READ),
 }
 
 

@@ -18,6 +18,7 @@ class Scale:
         length: of the comparison of maps, and of eager formulas.
         short: lengths of short work.
         recurrence: lengths of linear attention: the shortest, the one of most comparisons, and the longest.
+        output: tokens and classes of output layers.
     """
 
     name: str
@@ -28,7 +29,18 @@ class Scale:
     length: int
     short: tuple[int, ...]
     recurrence: tuple[int, int, int]
+    output: tuple[int, int]
 
 
-FULL = Scale("full", 3.0, {1024: 8, 4096: 4, 16384: 1}, (64, 128), 32768, 4096, (64, 128, 256), (2048, 8192, 32768))
-QUICK = Scale("quick", 0.3, {1024: 4, 4096: 1}, (64,), 32768, 1024, (64, 256), (2048, 4096, 16384))
+FULL = Scale(
+    "full",
+    3.0,
+    {1024: 8, 4096: 4, 16384: 1},
+    (64, 128),
+    32768,
+    4096,
+    (64, 128, 256),
+    (2048, 8192, 32768),
+    (2048, 50257),
+)
+QUICK = Scale("quick", 0.3, {1024: 4, 4096: 1}, (64,), 32768, 1024, (64, 256), (2048, 4096, 16384), (512, 8192))

@@ -22,6 +22,7 @@ FILES = [
     TESTS / "kernels" / "test_linear.py",
     *sorted(set((TESTS / "attention" / "dense").glob("test_native*.py")) - {SLOW}),
     TESTS / "attention" / "dense" / "test_dropout.py",
+    TESTS / "heads" / "test_native_cross_entropy.py",
 ]
 PARTS = 3  # of a file, so that workers share it; a process takes 3 s to start
 OTHERS = [isa for isa in (native().isas() if native() else []) if not status().endswith(f" {isa}")]

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from manymax.kernels import cross_entropy as kernel
+
 Reduction = Literal["none", "mean", "sum"]
 
 SCORES = 2**22  # of a chunk: 16 MiB in float32, which leaves a matrix product long enough rows to run at full speed
@@ -60,6 +62,7 @@ class Settings:
     label_smoothing: float
     softcap: float | None
     lse_penalty: float
+    filter_eps: float
     chunk_size: int | None
 
     def check(self, reduction: str) -> None:
@@ -72,6 +75,8 @@ class Settings:
             raise ValueError(f"softcap: expected a positive number or None, got {self.softcap!r}")
         if not self.lse_penalty >= 0:
             raise ValueError(f"lse_penalty: expected at least 0, got {self.lse_penalty!r}")
+        if not 0 <= self.filter_eps < 1:
+            raise ValueError(f"filter_eps: expected a number in [0, 1), got {self.filter_eps!r}")
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size: expected at least 1, got {self.chunk_size}")
 
@@ -87,10 +92,32 @@ class Settings:
         target, shares = tensors.target, tensors.shares.to(wide(tensors.input.dtype))
         if target.is_floating_point():
             return shares
-        kept = target != self.ignore_index
+        kept = self.kept(tensors)
         if tensors.weight is not None:
             shares = shares * tensors.weight.to(shares.dtype)[torch.where(kept, target, 0)]
         return torch.where(kept, shares, 0)
+
+    def kept(self, tensors: Tensors) -> Tensor:
+        """Return which tokens take part, (N,)."""
+        if tensors.target.is_floating_point():
+            return torch.ones_like(tensors.shares, dtype=torch.bool)
+        return tensors.target != self.ignore_index
+
+    def kernel_inputs(self, tensors: Tensors) -> kernel.Inputs:
+        """Return what the native kernel takes."""
+        target = tensors.target
+        if not target.is_floating_point():
+            target = torch.where(self.kept(tensors), target, -1)
+        return kernel.Inputs(
+            *tensors[:3],
+            tensors.weight,
+            target,
+            self.label_smoothing,
+            self.softcap,
+            self.lse_penalty,
+            self.filter_eps,
+            self.chunk_size,
+        )
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -121,10 +148,8 @@ class Chunk:
         if settings.softcap is not None:
             self.scores.div_(settings.softcap).tanh_().mul_(settings.softcap)
         self.lse = self.scores.logsumexp(-1)
-        self.kept = torch.ones_like(self.lse, dtype=torch.bool)
-        self.target = tensors.target[part]
+        self.kept, self.target = settings.kept(tensors)[part], tensors.target[part]
         if not self.target.is_floating_point():
-            self.kept = self.target != settings.ignore_index
             self.target = torch.where(self.kept, self.target, 0)
         self.weight = None if tensors.weight is None else tensors.weight.to(self.scores.dtype)
         self.shares = torch.where(self.kept, tensors.shares[part].to(self.scores.dtype), 0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from manymax.heads.chunk import Linear, chunks, wide
-from manymax.heads.gradients import Gradients
+from manymax.heads.gradients import Gradients, scaled
 
 Losses = Callable[[Tensor, Tensor], Tensor]
 
@@ -86,10 +86,10 @@ class _Pieces:
             self.sums = [a if b is None else a + b for a, b in zip(self.sums, found, strict=True)]
             return losses.detach()
 
-    def results(self, scale: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        """Return the gradients of everything, times a number."""
-        sums = iter(self.sums if scale is None else [one * scale.to(one.dtype) for one in self.sums])
-        return *self.gradients.results(scale), *(next(sums) if needed else None for needed in self.needs[3:])
+    def results(self) -> list[Tensor | None]:
+        """Return the gradients of everything, those of rows and bias in float32 at least."""
+        sums, found = iter(self.sums), self.gradients
+        return [found.input, found.rows, found.bias, *(next(sums) if needed else None for needed in self.needs[3:])]
 
 
 class _Total(torch.autograd.Function):
@@ -102,7 +102,8 @@ class _Total(torch.autograd.Function):
         for part in pieces:
             gains = torch.ones(len(target[part]), device=target.device) if any(needs) else None
             whole += pieces.losses(part, gains).sum()
-        ctx.pieces = pieces
+        ctx.dtypes = [None if x is None else x.dtype for x in given]
+        ctx.save_for_backward(*pieces.results())
         loss: Tensor = whole.to(wide(pieces.linear.input.dtype))
         return loss
 
@@ -110,7 +111,7 @@ class _Total(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Any, ...]:
         """Return what the forward pass has found, times the loss's own gradient."""
-        return None, None, *ctx.pieces.results(d_loss)
+        return None, None, *scaled(ctx.saved_tensors, ctx.dtypes, d_loss)
 
 
 class _Each(torch.autograd.Function):
@@ -133,7 +134,8 @@ class _Each(torch.autograd.Function):
         pieces = _Pieces(ctx.way, target, tuple(given), ctx.needs_input_grad[2:])
         for part in pieces:
             pieces.losses(part, d_losses[part])
-        return None, None, *pieces.results()
+        dtypes = [None if x is None else x.dtype for x in given]
+        return None, None, *scaled(pieces.results(), dtypes, None)
 
 
 _total: Any = _Total.apply  # untyped in torch

@@ -33,10 +33,14 @@ class Gradients:
         else:
             self.rows += d.T @ self.linear.input[part]
 
-    def results(self, scale: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        """Return them in their tensors' dtypes, times a number."""
-        found = (self.input, self.rows, self.bias)
-        return tuple(
-            None if x is None or like is None else (x if scale is None else x * scale.to(x.dtype)).to(like.dtype)
-            for x, like in zip(found, self.linear, strict=True)
-        )
+
+def scaled(
+    gradients: Sequence[Tensor | None], dtypes: Sequence[torch.dtype | None], scale: Tensor | None
+) -> list[Tensor | None]:
+    """Return gradients in their tensors' dtypes, times a number; without a copy if it is 1, as it mostly is."""
+    if scale is not None and scale.device.type == "cpu" and float(scale) == 1:
+        scale = None
+    return [
+        None if x is None or dtype is None else (x if scale is None else x * scale.to(x.dtype)).to(dtype)
+        for x, dtype in zip(gradients, dtypes, strict=True)
+    ]

@@ -23,6 +23,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     lse_penalty: float = 0.0,
     return_lse: bool = False,
+    filter_eps: float = 0.0,
     chunk_size: int | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Return the cross-entropy of a linear map of the input, computed by chunks of tokens.
@@ -53,6 +54,9 @@ def linear_cross_entropy(
         softcap: s, the bound of the scores; None is none.
         lse_penalty: lambda, at least 0.
         return_lse: whether to return lse too, (...) in float32, differentiable.
+        filter_eps: permission to leave out gradients of scores, each as a share of its token's, below this, in [0, 1).
+            The native kernel then skips blocks of 96 classes in which all are: what is left of a trained model's
+            vocabulary is little. 0 leaves out nothing; 2^-12 is what bfloat16 would round away in a sum.
         chunk_size: tokens whose scores exist at once; None takes as many as 16 MiB of scores allow.
 
     Returns:
@@ -72,9 +76,13 @@ def linear_cross_entropy(
         By chunks: Hsu et al., 2024, Liger Kernel, arXiv:2410.10989, and Wijmans et al., 2024, Cut Your Losses in
         Large-Vocabulary Language Models, arXiv:2411.09009; the penalty: Chowdhery et al., 2022, PaLM, arXiv:2204.02311.
     """
-    settings = Settings(ignore_index, label_smoothing, softcap, lse_penalty, chunk_size)
+    settings = Settings(ignore_index, label_smoothing, softcap, lse_penalty, filter_eps, chunk_size)
     settings.check(reduction)
     _check(input, linear_weight, target, linear_bias, weight, token_weight)
+    if not target.is_floating_point() and target.device.type == "cpu":  # elsewhere torch's own gather says so
+        wrong = target[((target < 0) | (target >= len(linear_weight))) & (target != ignore_index)]
+        if len(wrong):
+            raise ValueError(f"target: expected classes in [0, {len(linear_weight)}) or {ignore_index}, got {wrong[0]}")
     if torch.is_autocast_enabled(input.device.type):
         dtype = torch.get_autocast_dtype(input.device.type)
         input, linear_weight = input.to(dtype), linear_weight.to(dtype)

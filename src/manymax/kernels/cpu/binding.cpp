@@ -148,6 +148,7 @@ NB_MODULE(_cpu, m) {
   m.def("rows", &rows);
   m.def("strided_rows", &strided_rows);
   define_attention(m);
+  define_heads(m);
   define_linear(m);
   define_studies(m);
 }

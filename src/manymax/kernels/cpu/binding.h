@@ -18,5 +18,6 @@ int64_t integer(nanobind::handle tuple, size_t i);
 manymax::Tokens tokens(nanobind::handle x);
 
 void define_attention(nanobind::module_& m);
+void define_heads(nanobind::module_& m);
 void define_linear(nanobind::module_& m);
 void define_studies(nanobind::module_& m);

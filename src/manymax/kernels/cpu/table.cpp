@@ -3,7 +3,7 @@
 
 #define MM_QUOTE(name) #name
 #define MM_NAME(name) MM_QUOTE(name)
-#define MM_ENTRY(map, forward, backward, reads_weights) {#map, forward, backward, reads_weights},
+#define MM_ENTRY(map, forward, backward, reads_weights) {#map, MANYMAX_SHARED::forward, MANYMAX_SHARED::backward, reads_weights},
 #define MM_ATTENTION(map) {#map, map##_attention_forward, map##_attention_backward, map##_attention_decode},
 #define MM_ROWS_STUDY(name) {#name, name, {}},
 #define MM_FORWARD_STUDY(name) {#name, nullptr, {#name, name, nullptr, nullptr}},
@@ -20,7 +20,8 @@ constexpr Study kStudies[] = {MM_STUDIES(MM_ROWS_STUDY, MM_FORWARD_STUDY, MM_DEC
 
 const Kernels kernels = {MM_NAME(MANYMAX_ISA), kRows, sizeof(kRows) / sizeof(kRows[0]), kAttentions,
                          sizeof(kAttentions) / sizeof(kAttentions[0]) - 1,
-                         {linear_forward, linear_backward, linear_step}, peak, kStudies,
+                         {MANYMAX_SHARED::linear_forward, MANYMAX_SHARED::linear_backward, MANYMAX_SHARED::linear_step},
+                         cross_entropy, peak, kStudies,
                          sizeof(kStudies) / sizeof(kStudies[0])};
 
 }  // namespace manymax::MANYMAX_ISA

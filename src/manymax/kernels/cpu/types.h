@@ -116,6 +116,28 @@ struct LinearEntry {
   LinearFunction step;
 };
 
+// One call of the cross-entropy of a linear map's scores, rows (classes, dim) times input (tokens, dim); see heads/README.md. A null
+// pointer is an argument that was not given, or a result that nobody asks for.
+struct LossCall {
+  DType dtype = DType::f32;  // of input, rows and d_input: f32, bf16 or f16
+  int64_t tokens = 0, classes = 0, dim = 0;
+  const void *input = nullptr, *rows = nullptr;
+  int64_t input_step = 0, rows_step = 0;      // entries between two tokens and two classes; within one they lie side by side
+  const float *bias = nullptr, *weight = nullptr;  // (classes,)
+  const int64_t* target = nullptr;            // (tokens,); below 0 for none
+  const float* probabilities = nullptr;       // (tokens, classes), contiguous, in the place of targets
+  double smoothing = 0, softcap = 0, penalty = 0;  // softcap 0: none
+  double skip = 0;  // a block of classes adds nothing if its scores' gradients, each over its token's, are all below it
+  float *losses = nullptr, *lse = nullptr;    // (tokens,), written
+  const float *d_losses = nullptr, *d_lse = nullptr;  // (tokens,); without d_losses there are no gradients
+  void* d_input = nullptr;                    // (tokens, dim), contiguous, written
+  float *d_rows = nullptr, *d_bias = nullptr;  // (classes, dim) and (classes,), contiguous; added to
+  int64_t chunk = 0;                          // tokens whose scores exist at once; 0: the kernel's choice
+  int threads = 1;
+};
+
+using LossFunction = void (*)(const LossCall&);
+
 // Runs attention's product loop on operands in cache; returns the floating-point operations that it did.
 using PeakFunction = double (*)(DType dtype, int threads, int64_t repeats);
 
@@ -134,6 +156,7 @@ struct Kernels {
   const AttentionEntry* attentions;
   int attentions_count;
   LinearEntry linear;
+  LossFunction loss;
   PeakFunction peak;
   const Study* studies;
   int studies_count;

@@ -1,0 +1,262 @@
+// The cross-entropy of a linear map's scores, and its gradients, a chunk of tokens at a time. Threads share the classes: each makes
+// the scores of its blocks and sums over them; then, knowing all tokens' lse, turns them into gradients and adds its part of d_input
+// and its own rows of d_rows. The order of sums depends on the number of threads alone.
+#pragma once
+
+#include "../parallel.h"
+#include "gradients.h"
+
+namespace manymax::MANYMAX_ISA {
+
+template <class S, class E>
+class CrossEntropy {
+  static constexpr int64_t kEntries = ElementOf<E>::kEntries, kBytes = sizeof(S);
+
+ public:
+  explicit CrossEntropy(const LossCall& call)
+      : call_(call), z_(call), threads_(z_.blocks < call.threads ? static_cast<int>(z_.blocks) : call.threads) {}
+
+  void run() {
+    if (call_.tokens == 0) return;
+    Arena arena;
+    const int64_t padded = round_up(z_.tokens, kPanel);
+    const int64_t scores = arena.reserve<float>(z_.blocks * kClasses * z_.tokens + kPanel);
+    const int64_t across = arena.reserve<E>(padded * z_.depth), along = arena.reserve<E>(z_.tokens / kEntries * z_.panels * kPanel);
+    const int64_t running = arena.reserve<Running>(1, threads_);
+    const int64_t sums = z_.strips * kStrip * z_.width, d_input = arena.reserve<float>(sums, threads_);
+    const int64_t block = kClasses * z_.rows_step, rows = arena.reserve<E>(block, threads_);
+    const int64_t wide = kClasses / kEntries * z_.panels * kPanel, panels = arena.reserve<E>(wide, threads_);
+    const int64_t narrow = kEntries == 1 ? 0 : kClasses / 2 * z_.tokens + kPanel, pairs = arena.reserve<E>(narrow, 2 * threads_);
+    const int64_t spill = arena.reserve<float>(kStrip * kPanel, threads_);
+    arena.allocate();
+    LossRoom<E> room;
+    room.scores = arena.at<float>(scores), room.across = arena.at<E>(across), room.along = arena.at<E>(along);
+    parallel(threads_, [&](Team team) {
+      const int r = team.rank;
+      const LossHand<E> hand = {arena.at<Running>(running, 1, r), arena.at<float>(d_input, sums, r), arena.at<E>(rows, block, r),
+                                arena.at<E>(panels, wide, r),     arena.at<E>(pairs, narrow, 2 * r), arena.at<E>(pairs, narrow, 2 * r + 1),
+                                arena.at<float>(spill, kStrip * kPanel, r)};
+      for (int64_t token = 0; token < call_.tokens; token += z_.tokens) {
+        const int64_t left = call_.tokens - token;
+        chunk(team, token, left < z_.tokens ? left : z_.tokens, room, hand);
+      }
+    });
+  }
+
+ private:
+  Stretch<S> tokens_from(int64_t token, int64_t count, int64_t d, int64_t dim) const {
+    return {static_cast<const S*>(call_.input) + token * call_.input_step + d, call_.input_step, count, dim};
+  }
+  Stretch<S> rows_from(const ClassBlock& at, int64_t d, int64_t dim) const {
+    return {static_cast<const S*>(call_.rows) + at.first * call_.rows_step + d, call_.rows_step, at.count, dim};
+  }
+  ClassBlock block(const LossRoom<E>& room, int64_t b) const {
+    const int64_t left = call_.classes - b * kClasses;
+    return {b * kClasses, left < kClasses ? left : kClasses, room.scores + b * kClasses * z_.tokens};
+  }
+  int64_t panel_dim(int64_t panel) const {
+    const int64_t left = call_.dim - panel * kPanel;
+    return left < kPanel ? left : kPanel;
+  }
+
+  void chunk(Team team, int64_t token, int64_t count, LossRoom<E>& room, const LossHand<E>& hand) const {
+    team.barrier();  // the chunk before is done with what is packed now
+    if (team.rank == 0) pack_panels(tokens_from(token, count, 0, call_.dim), round_up(z_.tokens, kPanel), room.across);
+    if (team.rank == team.size - 1 && call_.d_rows)
+      for (int64_t p = 0; p < z_.panels; ++p)
+        pack_tokens(tokens_from(token, count, p * kPanel, panel_dim(p)), z_.tokens, kPanel,
+                    room.along + p * (z_.tokens / kEntries) * kPanel);
+    team.barrier();
+    int64_t first, last;
+    team.share(z_.blocks, 1, first, last);
+    clear(*hand.running);
+    for (int64_t b = first; b < last; ++b) score(block(room, b), token, count, room, hand);
+    team.barrier();
+    if (team.rank == 0) finish(team, token, count, room, hand);
+    team.barrier();
+    if (!call_.d_losses) return;
+    __builtin_memset(hand.d_input, 0, static_cast<size_t>(z_.strips * kStrip * z_.width) * sizeof(float));
+    for (int64_t b = first; b < last; ++b) back(block(room, b), token, count, room, hand);
+    team.barrier();
+    write_input(team, token, count, hand);
+  }
+
+  // Ask for the part `index` of `parts` of rows [first, first + count).
+  void fetch_rows(int64_t first, int64_t count, int64_t index, int64_t parts) const {
+    if (first >= call_.classes) return;
+    const int64_t left = call_.classes - first, rows = left < count ? left : count;
+    const int64_t bytes = (rows - 1) * call_.rows_step * kBytes + call_.dim * kBytes, each = (bytes / parts + 64) / 64 * 64;
+    const int64_t from = index * each, rest = bytes - from;
+    fetch(static_cast<const char*>(call_.rows) + first * call_.rows_step * kBytes + from, rest < each ? rest : each);
+  }
+
+  // Rows as the products take them: in memory's own place if they are of that type and the block is whole strips.
+  const E* rows_of(const ClassBlock& at, const LossHand<E>& hand, int64_t& step) const {
+    if constexpr (sizeof(S) * kEntries == sizeof(E)) {
+      if (at.count % kStrip == 0 && call_.dim % kEntries == 0 && call_.rows_step % kEntries == 0) {
+        step = call_.rows_step / kEntries;
+        return reinterpret_cast<const E*>(static_cast<const S*>(call_.rows) + at.first * call_.rows_step);
+      }
+    }
+    step = z_.rows_step;
+    pack_rows(rows_from(at, 0, call_.dim), round_up(at.count, kStrip), step * kEntries, 1, hand.rows);
+    return hand.rows;
+  }
+
+  void score(const ClassBlock& at, int64_t token, int64_t count, LossRoom<E>& room, const LossHand<E>& hand) const {
+    int64_t step;
+    const E* rows = rows_of(at, hand, step);
+    const int64_t strips = (at.count + kStrip - 1) / kStrip;
+    for (int64_t r = 0; r < strips; ++r) score_strip(at, r, rows + r * kStrip * step, step, room);
+    Running& running = *hand.running;
+    alignas(64) float before[kTokens];
+    __builtin_memcpy(before, running.largest, sizeof before);
+    finish_scores(call_, at, z_.tokens, running.largest);
+    add_exponentials(at, z_.tokens, before, running);
+    if (call_.smoothing > 0) add_spread(call_, at, z_.tokens, running);
+    if (call_.probabilities) add_probabilities(call_, at, token, count, z_.tokens, running);
+  }
+
+  // Memory delivers what is read in order: a strip's rows whole, one after the other, and the next strip's asked for meanwhile. With
+  // a slice of all rows of the block at a time it takes a fifth longer.
+  void score_strip(const ClassBlock& at, int64_t strip, const E* rows, int64_t step, LossRoom<E>& room) const {
+    const int64_t steps = (z_.depth + kDepth - 1) / kDepth;
+    for (int64_t k = 0; k < z_.depth; k += kDepth) {
+      const int64_t depth = z_.depth - k < kDepth ? z_.depth - k : kDepth;
+      fetch_rows(at.first + (strip + 1) * kStrip, kStrip, k / kDepth, steps);
+      for (int64_t p = 0; p * kPanel < z_.tokens; ++p) {
+        const int64_t left = (z_.tokens - p * kPanel) / kLane, vectors = left < kPanelVectors ? left : kPanelVectors;
+        const Factors<E> factors = {rows + k, step, room.across + (p * z_.depth + k) * kPanel, kPanel, depth};
+        float* to = at.scores + strip * kStrip * z_.tokens + p * kPanel;
+        k == 0 ? multiply<E, Into::fresh>(factors, to, z_.tokens, 1, vectors)
+               : multiply<E, Into::sum>(factors, to, z_.tokens, 1, vectors);
+      }
+    }
+  }
+
+  // All threads' sums become losses, and what the gradients need.
+  void finish(Team team, int64_t token, int64_t count, LossRoom<E>& room, const LossHand<E>& hand) const {
+    Running& all = *hand.running;
+    for (int r = 1; r < team.size; ++r) join(all, hand.running[r]);
+    for (int64_t i = 0; i < z_.tokens; i += kLane) {
+      const VF sum = load(all.sum + i);
+      const VF found = log_normal<float>(sum) + usable(load(all.largest + i));
+      store(room.lse + i, sum > VF{} ? found : sum == VF{} ? splat(-kInfinity<float>) : sum);
+    }
+    double weights = static_cast<double>(call_.classes);
+    if (call_.weight && call_.smoothing > 0) {
+      weights = 0;
+      for (int64_t c = 0; c < call_.classes; ++c) weights += call_.weight[c];
+    }
+    const double even = call_.smoothing / static_cast<double>(call_.classes);
+    float largest = 0;
+    for (int64_t i = 0; i < z_.tokens; ++i) {
+      room.gain[i] = room.slope[i] = room.aim[i] = 0;
+      if (i < count) finish_token(token, i, room, all, even, weights);
+      largest = __builtin_fmaxf(largest, __builtin_fabsf(room.slope[i]));
+    }
+    room.least = static_cast<float>(call_.skip) * largest;
+  }
+
+  void finish_token(int64_t token, int64_t i, LossRoom<E>& room, const Running& all, double even, double weights) const {
+    const double sharp = 1 - call_.smoothing, lse = room.lse[i];
+    const int64_t target = call_.probabilities ? -1 : call_.target[token + i];
+    double aim = 0, mass = sharp * all.mass[i], picked = sharp * all.picked[i];
+    if (target >= 0) {
+      aim = mass = sharp * weight_of(call_, target);
+      picked = aim * room.scores[target * z_.tokens + i];
+    }
+    mass += even * weights, picked += even * all.spread[i];
+    call_.losses[token + i] = static_cast<float>(mass * lse - picked + call_.penalty * lse * lse);
+    call_.lse[token + i] = room.lse[i];
+    if (!call_.d_losses) return;
+    const double gain = call_.d_losses[token + i], more = call_.d_lse ? call_.d_lse[token + i] : 0;
+    room.gain[i] = static_cast<float>(gain);
+    room.aim[i] = static_cast<float>(gain * aim);
+    room.slope[i] = static_cast<float>(gain * (mass + 2 * call_.penalty * lse) + more);
+  }
+
+  void back(const ClassBlock& at, int64_t token, int64_t count, const LossRoom<E>& room, const LossHand<E>& hand) const {
+    if (block_gradients(call_, at, room, token, count, z_.tokens) < room.least) return;
+    if (call_.d_bias) add_to_bias(at, z_.tokens, call_.d_bias);
+    const E *pairs, *couples;
+    if constexpr (kEntries == 1) {
+      pairs = couples = at.scores;
+    } else {
+      narrow_gradients(at, z_.tokens, hand.pairs, hand.couples);
+      pairs = hand.pairs, couples = hand.couples;
+    }
+    if (call_.d_input) add_to_input(at, pairs, hand);
+    if (call_.d_rows) add_to_rows(at, couples, room, hand);
+  }
+
+  // d_input += d_scores rows, while the next block's rows are asked for
+  void add_to_input(const ClassBlock& at, const E* pairs, const LossHand<E>& hand) const {
+    const int64_t depth = (at.count + kEntries - 1) / kEntries, size = kClasses / kEntries * kPanel;
+    for (int64_t c = 0; c < at.count; c += kEntries) {
+      const int64_t left = at.count - c;
+      for (int64_t p = 0; p < z_.panels; ++p)
+        pack_tokens(rows_from({at.first + c, left < kEntries ? left : kEntries, nullptr}, p * kPanel, panel_dim(p)), kEntries, kPanel,
+                    hand.panels + p * size + c / kEntries * kPanel);
+    }
+    for (int64_t p = 0; p < z_.panels; ++p) {
+      for (int64_t s = 0; s < z_.strips; ++s) {
+        fetch_rows(at.first + kClasses, kClasses, p * z_.strips + s, z_.panels * z_.strips);
+        multiply<E, Into::sum, true>({pairs + s * kStrip, z_.tokens, hand.panels + p * size, kPanel, depth},
+                                     hand.d_input + s * kStrip * z_.width + p * kPanel, z_.width, 1, z_.vectors(p));
+      }
+    }
+  }
+
+  // d_rows += d_scores^T input, a strip of rows after the other, since they come from memory; in place where vectors are whole
+  void add_to_rows(const ClassBlock& at, const E* couples, const LossRoom<E>& room, const LossHand<E>& hand) const {
+    const int64_t depth = z_.tokens / kEntries;
+    for (int64_t c = 0; c < at.count; c += kStrip) {
+      const int64_t left = at.count - c, count = left < kStrip ? left : kStrip;
+      float* rows = call_.d_rows + (at.first + c) * call_.dim;
+      for (int64_t p = 0; p < z_.panels; ++p) {
+        const Factors<E> factors = {couples + c * depth, depth, room.along + p * depth * kPanel, kPanel, depth};
+        const int64_t dim = panel_dim(p);
+        float* to = rows + p * kPanel;
+        if (dim % kLane == 0 && count == kStrip) {
+          for (int64_t next = kStrip; next < 2 * kStrip && next < left; ++next)
+            fetch(to + next * call_.dim, dim * static_cast<int64_t>(sizeof(float)));
+          multiply<E, Into::sum>(factors, to, call_.dim, 1, dim / kLane);
+        } else {
+          multiply<E, Into::fresh>(factors, hand.spill, kPanel, 1, z_.vectors(p));
+          add_spilled(hand.spill, count, dim, to);
+        }
+      }
+    }
+  }
+  void add_spilled(const float* spill, int64_t count, int64_t dim, float* to) const {
+    for (int64_t c = 0; c < count; ++c) {
+      for (int64_t d = 0; d < dim; d += kLane) {
+        float* place = to + c * call_.dim + d;
+        store_some(place, dim - d, load_some(place, dim - d) + load(spill + c * kPanel + d));
+      }
+    }
+  }
+
+  void write_input(Team team, int64_t token, int64_t count, const LossHand<E>& hand) const {
+    if (!call_.d_input) return;
+    const int64_t spacing = (z_.strips * kStrip * z_.width * static_cast<int64_t>(sizeof(float)) + 63) / 64 * 64 / sizeof(float);
+    const float* parts = hand.d_input - team.rank * spacing;
+    int64_t first, last;
+    team.share(count, 1, first, last);
+    for (int64_t i = first; i < last; ++i) {
+      S* to = static_cast<S*>(call_.d_input) + (token + i) * call_.dim;
+      for (int64_t d = 0; d < call_.dim; d += kLane) {
+        VF sum{};
+        for (int r = 0; r < team.size; ++r) sum += load(parts + r * spacing + i * z_.width + d);
+        store_some(to + d, call_.dim - d, sum);
+      }
+    }
+  }
+
+  const LossCall& call_;
+  const LossSizes<E> z_;
+  const int threads_;
+};
+
+}  // namespace manymax::MANYMAX_ISA

@@ -1,0 +1,99 @@
+// Backwards: what a block's scores become, gradients of the linear map's results.
+#pragma once
+
+#include "scores.h"
+
+namespace manymax::MANYMAX_ISA {
+
+template <class E>
+MM_INLINE VF bend(VF score, float slow) {
+  const VF t = score * slow;
+  return 1 - t * t;
+}
+
+// Entries of given probabilities, (tokens, classes) in memory, as a vector of tokens.
+MM_INLINE VF probability(const LossCall& call, int64_t token, int64_t count, int64_t c, int64_t i) {
+  VF x{};
+  for (int64_t l = 0; l < kLane && i + l < count; ++l) x[l] = call.probabilities[(token + i + l) * call.classes + c];
+  return x;
+}
+
+// Gradients of all scores of a block but for the single targets; returns the largest size. Tokens without a gain stay 0 whatever
+// their scores are.
+template <class E>
+static float differentiate(const LossCall& call, const ClassBlock& at, const LossRoom<E>& room, int64_t token, int64_t count,
+                           int64_t tokens) {
+  const float slow = call.softcap > 0 ? static_cast<float>(1 / call.softcap) : 0;
+  const float even = static_cast<float>(call.smoothing / static_cast<double>(call.classes));
+  const float sharp = static_cast<float>(1 - call.smoothing);
+  VF largest{};
+  for (int64_t i = 0; i < tokens; i += kLane) {
+    const VF lse = usable(load(room.lse + i)), slope = load(room.slope + i), gain = load(room.gain + i);
+    const Mask<float> silent = (slope == VF{}) & (gain == VF{});
+    for (int64_t c = 0; c < at.count; ++c) {
+      float* to = at.scores + c * tokens + i;
+      const VF score = load(to);
+      VF d = exp_nonpositive<float>(score - lse) * slope;
+      if (even > 0) d -= gain * (even * weight_of(call, at.first + c));
+      if (call.probabilities)
+        d -= gain * probability(call, token, count, at.first + c, i) * (sharp * weight_of(call, at.first + c));
+      if (slow > 0) d *= bend<E>(score, slow);
+      d = silent ? VF{} : d;
+      largest = max(largest, abs<float>(d));
+      store(to, d);
+    }
+  }
+  return reduce_max(largest);
+}
+
+// The same with single targets, which a block holds few of.
+template <class E>
+static float block_gradients(const LossCall& call, const ClassBlock& at, const LossRoom<E>& room, int64_t token, int64_t count,
+                             int64_t tokens) {
+  if (call.probabilities) return differentiate(call, at, room, token, count, tokens);
+  float aims[kTokens];
+  const float slow = call.softcap > 0 ? static_cast<float>(1 / call.softcap) : 0;
+  const auto inside = [&](int64_t i) { return call.target[token + i] >= at.first && call.target[token + i] < at.first + at.count; };
+  const auto place = [&](int64_t i) { return at.scores + (call.target[token + i] - at.first) * tokens + i; };
+  for (int64_t i = 0; i < count; ++i) {
+    if (!inside(i)) continue;
+    const float t = *place(i) * slow;
+    aims[i] = room.aim[i] * (1 - t * t);
+  }
+  float largest = differentiate(call, at, room, token, count, tokens);
+  for (int64_t i = 0; i < count; ++i) {
+    if (!inside(i)) continue;
+    float& d = *place(i);
+    d -= aims[i];
+    largest = __builtin_fmaxf(largest, __builtin_fabsf(d));
+  }
+  return largest;
+}
+
+static inline void add_to_bias(const ClassBlock& at, int64_t tokens, float* d_bias) {
+  for (int64_t c = 0; c < at.count; ++c) {
+    VF sum{};
+    for (int64_t i = 0; i < tokens; i += kLane) sum += load(at.scores + c * tokens + i);
+    d_bias[at.first + c] += reduce_add(sum);
+  }
+}
+
+#if defined(__AVX512BF16__)
+// Rounded to bfloat16: `pairs` of two classes for each token, `couples` of two tokens for each class. An odd last class has a
+// partner of zeros.
+static inline void narrow_gradients(const ClassBlock& at, int64_t tokens, Pair* pairs, Pair* couples) {
+  for (int64_t c = 0; c < at.count; c += 2) {
+    for (int64_t i = 0; i < tokens; i += kLane) {
+      const VF first = load(at.scores + c * tokens + i);
+      const VF second = c + 1 < at.count ? load(at.scores + (c + 1) * tokens + i) : VF{};
+      const VU16 low = narrow(first, BF16{}), high = narrow(second, BF16{});
+      const VU32 both = __builtin_convertvector(low, VU32) | __builtin_convertvector(high, VU32) << 16;
+      __builtin_memcpy(pairs + c / 2 * tokens + i, &both, sizeof both);
+      __builtin_memcpy(reinterpret_cast<BF16*>(couples) + c * tokens + i, &low, sizeof low);
+      __builtin_memcpy(reinterpret_cast<BF16*>(couples) + (c + 1) * tokens + i, &high, sizeof high);
+    }
+  }
+}
+#endif
+
+}  // namespace manymax::MANYMAX_ISA

@@ -1,0 +1,93 @@
+// Sizes of a call, and where in working memory a chunk's numbers lie.
+#pragma once
+
+#include "../attention/arena.h"
+#include "../attention/pack.h"
+
+namespace manymax::MANYMAX_ISA {
+
+inline constexpr int64_t kClasses = 96;  // of a block: whole strips, and 300 KB of rows of 768, which the second-level cache holds
+// Tokens of a chunk at most: 24 KB of their panels, which the first-level cache holds; pairs hold twice as many.
+inline constexpr int64_t kTokens = 192;
+template <class E>
+inline constexpr int64_t kMostTokens = 96 * ElementOf<E>::kEntries;
+inline constexpr int64_t kDepth = 128;   // elements of a sum at a time, for the same reason
+// Scores of a chunk, or a sixteenth of the rows' own number: 80 tokens of 50,257 classes in 16 MB, since each chunk reads all rows and
+// adds to all their gradients. Products of pairs are faster, and need twice as many tokens for that.
+template <class E>
+inline constexpr int64_t kScores = 5'000'000 * ElementOf<E>::kEntries;
+
+template <class E>
+struct LossSizes {
+  static constexpr int64_t kEntries = ElementOf<E>::kEntries;
+
+  int64_t tokens;   // of a chunk, whole vectors
+  int64_t blocks;   // of classes
+  int64_t depth;    // elements of a row
+  int64_t panels;   // of the dim
+  int64_t width;    // floats of a row of d_input's sums
+  int64_t strips;   // of a chunk's tokens
+  int64_t rows_step;  // elements of a packed row
+
+  explicit LossSizes(const LossCall& call)
+      : tokens(chunk(call)),
+        blocks((call.classes + kClasses - 1) / kClasses),
+        depth((call.dim + kEntries - 1) / kEntries),
+        panels((call.dim + kPanel - 1) / kPanel),
+        width(round_up(call.dim, kLane)),
+        strips((tokens + kStrip - 1) / kStrip),
+        rows_step(round_up(call.dim, kLane * kEntries) / kEntries) {}
+
+  // Vectors of a panel of the dim.
+  int64_t vectors(int64_t panel) const {
+    const int64_t left = (width - panel * kPanel) / kLane;
+    return left < kPanelVectors ? left : kPanelVectors;
+  }
+
+ private:
+  static int64_t chunk(const LossCall& call) {
+    const int64_t sixteenth = call.classes * call.dim / 16;
+    int64_t most = (kScores<E> > sixteenth ? kScores<E> : sixteenth) / call.classes;
+    if (most > kMostTokens<E>) most = kMostTokens<E>;
+    if (call.chunk > 0 && call.chunk < most) most = call.chunk;
+    if (call.tokens < most) most = call.tokens;
+    const int64_t whole = most / kLane * kLane;
+    return whole > 0 && (call.chunk == 0 || whole == most) && whole < call.tokens ? whole : round_up(most, kLane);
+  }
+};
+
+// Ask for memory that comes next, while products are computed: they wait for whatever is not in cache.
+MM_INLINE void fetch(const void* from, int64_t bytes) {
+  for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(static_cast<const char*>(from) + b, 0, 2);
+}
+
+// What all threads share.
+template <class E>
+struct LossRoom {
+  float* scores;  // (classes, tokens): tokens side by side, so that a vector is some tokens of one class
+  E* across;      // the input in panels of tokens, for the scores
+  E* along;       // the input token by token, in panels of the dim, for the rows' gradients
+  alignas(64) float lse[kTokens], gain[kTokens], slope[kTokens], aim[kTokens];
+  float least;  // a block whose gradients are all below it adds nothing
+};
+
+// Sums over the classes that a thread has seen, one for each token.
+struct Running {
+  alignas(64) float largest[kTokens], sum[kTokens], spread[kTokens], mass[kTokens], picked[kTokens];
+};
+
+static_assert(sizeof(Running) % 64 == 0, "threads' lie side by side in working memory");
+
+// What a thread has for itself.
+template <class E>
+struct LossHand {
+  Running* running;
+  float* d_input;  // (tokens, width), summed over the thread's classes
+  E* rows;         // a block of rows as they are, where memory's own do not serve
+  E* panels;       // the same in panels of the dim
+  E* pairs;        // of two classes: gradients of scores, for the input's gradient; bfloat16 alone
+  E* couples;      // of two tokens: the same for the rows' gradients
+  float* spill;    // a strip of the rows' gradients, one panel wide, where it is not whole
+};
+
+}  // namespace manymax::MANYMAX_ISA
