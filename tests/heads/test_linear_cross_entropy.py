@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import manymax as mm
 from manymax.heads import chunk as chunk_module
+from manymax.heads.linear_cross_entropy_loss import LinearCrossEntropyLoss
 
 N, D, C = 23, 7, 19
 OPTIONS = {
@@ -262,3 +263,27 @@ def test_wrong_arguments():
         with pytest.raises(ValueError, match="expected") as raised:
             mm.linear_cross_entropy(**{"input": input, "linear_weight": weight, "target": target} | change)
         assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("return_lse", [False, True])
+def test_the_module_is_the_function(return_lse):
+    leaves, fixed = make(EVERYTHING)
+    options = {"filter_eps": 0.1, "chunk_size": 4, "return_lse": return_lse, "ignore_index": 3}
+    options |= {key: fixed[key] for key in ("label_smoothing", "softcap", "lse_penalty")} | {"reduction": "sum"}
+    module = LinearCrossEntropyLoss(fixed["weight"], **options)
+    given = {"linear_bias": leaves["linear_bias"], "token_weight": fixed["token_weight"]}
+    target = fixed["target"].clamp_min(0)
+    found = module(leaves["input"], leaves["linear_weight"], target, **given)
+    expected = mm.linear_cross_entropy(
+        leaves["input"], leaves["linear_weight"], target, weight=fixed["weight"], **given, **options
+    )
+    assert isinstance(found, tuple) == return_lse
+    for one, other in zip(*(x if return_lse else (x,) for x in (found, expected)), strict=True):
+        assert torch.equal(one, other)
+    assert "weight" in module.state_dict()
+
+
+def test_filter_eps_is_checked():
+    leaves, fixed = make(EVERYTHING)
+    with pytest.raises(ValueError, match=r"filter_eps: expected a number in \[0, 1\), got 1.0"):
+        mm.linear_cross_entropy(leaves["input"], leaves["linear_weight"], fixed["target"], filter_eps=1.0)

@@ -31,8 +31,8 @@ def test_a_mask_of_every_shape(shown, queries):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shown", BROADCASTS)
 def test_a_bias_of_every_shape_and_its_gradient(shown, dtype):
-    # The gradients of a row's scores cancel, and what is left of their sum has the error of out * d_out, which the plain
-    # formula does not form: 1.4 to 1.9 times the plain error with torch 2.13, a little over 2 with 2.6.
+    # The gradients of a row's scores cancel, and what is left of their sum has the error of out * d_out, which the
+    # plain formula does not form: 1.4 to 1.9 times the plain error with torch 2.13, a little over 2 with 2.6.
     times = 2 if "k" in shown else 3
     assert_accurate(Case(bias=shown, queries=37, keys=41, causal="top-left", sinks=True), "cpu", dtype, times)
 
