@@ -63,6 +63,7 @@ bench: $(READY)
 
 claims: $(READY)
 	$(BIN)/manymax claims run all
+	cp runs/claims/claims.json docs/claims.json
 
 # Everything that the package and its tests need, at the versions they are tested with.
 $(READY): pyproject.toml constraints.txt

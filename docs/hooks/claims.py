@@ -1,0 +1,55 @@
+"""Verdicts on the claims, from docs/claims.json, which `make claims` writes: none is given by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "claims.json"
+MARK = "<!-- claims: verdicts -->"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _check(one: dict[str, Any]) -> str:
+    """Return a check's metric, threshold and what was measured."""
+    measured = "not measured" if one["mean"] is None else _number(one["mean"])
+    if one["interval"] is not None:
+        measured += f" [{_number(one['interval'][0])}, {_number(one['interval'][1])}]"
+    return f"`{one['metric']}` {one['comparison']} {_number(one['threshold'])}: {measured}"
+
+
+def _row(claim: dict[str, Any]) -> str:
+    held = [one for one in claim["checks"] if one["verdict"] == "holds"]
+    rest = "; ".join(_check(one) for one in claim["checks"] if one["verdict"] != "holds")
+    name = f"[{claim['claim']}](systems/claims/{claim['claim']}.md)"
+    return f"| {name} | {claim['verdict']} | {len(held)} of {len(claim['checks'])} | {rest} |"
+
+
+def table(claims: list[dict[str, Any]]) -> str:
+    """Return where the claims were measured, and a row for each that was."""
+    done = [claim for claim in claims if claim["runs"]]
+    runs = [run for claim in done for run in claim["runs"]]
+    dates = sorted(run["finished"][:10] for run in runs)
+    machines = sorted({f"{run['environment']['processor']}, torch {run['environment']['torch']}" for run in runs})
+    minutes = sum(run["seconds"] for run in runs) / 60
+    lines = [
+        f"Measured from {dates[0]} to {dates[-1]} on {'; '.join(machines)}: {minutes:.0f} minutes in all.",
+        "",
+        "| Claim | Verdict | Checks that hold | The others: threshold and mean with its 95 % interval |",
+        "| --- | --- | ---: | --- |",
+        *map(_row, done),
+    ]
+    return (
+        "\n".join(lines).replace("<=", "&le;").replace(">=", "&ge;").replace(" < ", " &lt; ").replace(" > ", " &gt; ")
+    )
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Fill in the verdicts."""
+    if MARK not in markdown:
+        return markdown
+    return markdown.replace(MARK, table(json.loads(RESULTS.read_text(encoding="utf-8"))))
