@@ -14,8 +14,8 @@ CLAIM = Claim(
         "The Z-loss of a word's score, standardised over all words, does not change when all scores are moved or "
         "scaled alike. It sees of the scores the target's, their sum and the sum of their squares, so that the exact "
         "step of SGD, its gradients included, costs the same for any number of words: on the One Billion Word data 40 "
-        "times less than with log-softmax. With a and b tuned for it the Z-loss ranks the next word among the first k more "
-        "often than log-softmax does."
+        "times less than with log-softmax. With a and b tuned for it the Z-loss ranks the next word among the first k "
+        "more often than log-softmax does."
     ),
     setting=(
         "The next word of Python's documentation, 2,375 words, from the three before it, by embeddings, a layer of 64 "
@@ -23,9 +23,9 @@ CLAIM = Claim(
         "of SGD: by backpropagation with log-softmax at four learning rates, by the exact update with the Z-loss at "
         "five pairs of a and b and two rates. For each k the setting that is best on one half of the held-out topics "
         "is compared on the other. Times are the best of several rounds of a step, forward, backward and update, on "
-        "one thread, with 64 words of 64 features, and 2,000 or 200,000 classes; log-softmax is PyTorch's cross_entropy of "
-        "the product. The update is compared with the naive one in float32 after 200 steps, relative to the largest "
-        "weight; the invariance of float32 losses over four shifts and scales, relative to the loss."
+        "one thread, with 64 words of 64 features, and 2,000 or 200,000 classes; log-softmax is PyTorch's "
+        "cross_entropy of the product. The update is compared with the naive one in float32 after 200 steps, relative "
+        "to the largest weight; the invariance of float32 losses over four shifts and scales, relative to the loss."
     ),
     differences=(
         "The paper trains on Penn Treebank and One Billion Word with up to 793,471 words and larger networks, on GPUs, "
