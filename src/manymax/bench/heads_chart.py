@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -47,9 +48,11 @@ def chart(cases: Cases) -> str:
         parts.append(_panel(cases, panel).replace("<svg ", place, 1))
     for position, name in enumerate(names):
         y = TITLE + HEIGHT + 20 + ROW * position
-        stroke = f'stroke="var({variable(position)})" stroke-width="{2.6 if position == 0 else 1.6}"'
+        seen = look(position)
+        dashes = "" if seen["linestyle"] == "-" else ",".join(f"{2 * one:g}" for one in seen["linestyle"][1])
+        stroke = f'stroke="var({variable(position)})" stroke-width="{seen["linewidth"]}" stroke-dasharray="{dashes}"'
         parts.append(f'<line x1="{LEFT}" y1="{y - 4}" x2="{LEFT + 28}" y2="{y - 4}" {stroke}/>')
-        parts.append(f'<text x="{LEFT + 36}" y="{y}">{name}</text>')
+        parts.append(f'<text x="{LEFT + 36}" y="{y}">{html.escape(name)}</text>')
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width}" '
         f'height="{height}" viewBox="0 0 {width} {height}">'
