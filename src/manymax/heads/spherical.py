@@ -128,12 +128,11 @@ class SphericalLoss:
 
 
 def standardised(scores: Tensor) -> Tensor:
-    """Return scores moved and divided row by row so that their mean is 0 and the largest is 1 or -1; equal ones are 0.
+    """Return scores moved and divided row by row so that their mean is 0 and the largest is 1 or -1.
 
     Neither changes the Z-loss or what its gradient is along the scores that differ, so that neither is differentiated.
     """
     with torch.no_grad():
         mean = scores.mean(-1, keepdim=True)
         spread = (scores - mean).abs().amax(-1, keepdim=True)
-        varied = spread > 8 * torch.finfo(scores.dtype).eps * scores.abs().amax(-1, keepdim=True)
-    return torch.where(varied, (scores - mean) / torch.where(varied, spread, 1), 0)
+    return (scores - mean) / torch.where(spread > 0, spread, 1)

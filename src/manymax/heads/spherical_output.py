@@ -35,9 +35,10 @@ class SphericalOutput(nn.Module):
     The layer has no parameters: call `step` where the optimizer of the rest of the model steps. What backward passes
     leave for it is added up, as gradients are, until `step` uses it. A bias is a feature that is always 1.
 
-    Rounding stays bounded: where singular values of $U$ stray far from 1 they are moved into $V$, and every 8 C tokens
-    $V$ becomes $W$ and all else is found anew, which is a small part of what those tokens cost, though one step
-    pays it. Weights are float32 or float64; features in other types are converted.
+    Rounding stays bounded: where singular values of $U$ stray far from 1 they are moved into $V$, which costs O(d) for
+    each class, and every 8 C tokens $V$ becomes $W$ and all else is found anew, which is a small part of what those
+    tokens cost, though one step pays it. Squared error at a high learning rate shrinks $U$ fast, and needs the former
+    every few steps; the other losses seldom do. Weights are float32 or float64; other features are converted.
 
     Args:
         in_features: $d$, the length of the features.
