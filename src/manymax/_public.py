@@ -5,6 +5,7 @@ from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.module import create_attention, list_attentions
 from manymax.heads.linear_cross_entropy import linear_cross_entropy
 from manymax.heads.registry import create_head, list_heads
+from manymax.heads.spherical_output import SphericalOutput
 from manymax.maps.clipped_softmax import clipped_softmax
 from manymax.maps.entmax import entmax, entmax15
 from manymax.maps.module import create_map, list_maps
@@ -24,6 +25,7 @@ from manymax.maps.taylor_softmax import taylor_softmax
 from manymax.maps.topk_softmax import topk_softmax
 
 __all__ = [
+    "SphericalOutput",
     "attention",
     "clipped_softmax",
     "create_attention",

@@ -182,6 +182,15 @@ def test_a_training_writes_what_the_report_reads(served):
     assert all(0 < share <= 1 for share in told)
 
 
+def test_a_training_of_a_head_also_says_how_good_its_predictions_are():
+    keys = {"site": "output", "candidates": ["stablemax"], "task": "listops:validation=40"}
+    metrics = perform(order("stablemax", **keys), make(**keys), lambda _: None)["metrics"]
+    assert metrics["accuracy"] == metrics["quality"]  # of this task
+    assert 0 < metrics["accuracy"] < metrics["top5_accuracy"] <= 1
+    assert 0 < metrics["calibration_error"] < 1
+    assert "accuracy" not in perform(order(steps=1), make(), lambda _: None)["metrics"]
+
+
 def test_a_training_that_diverges_says_so(monkeypatch):
     monkeypatch.setattr(Trainer, "step", lambda self, index: (math.nan, math.nan))
     result = perform(order(steps=8), make(), lambda _: None)

@@ -8,6 +8,12 @@ import manymax as mm
 OPTIONS = {
     "softmax": [{"label_smoothing": 0.2, "lse_penalty": 0.1}, {"float64": True, "lse_penalty": 0.1}],
     "stablemax": [{"float64": True}],
+    "z-loss-spherical": [
+        {"a": 2.0, "b": 0.5},
+        {"loss": "mse"},
+        {"loss": "spherical", "eps": 0.1},
+        {"loss": "taylor"},
+    ],
 }
 # Heads whose rows are of length 1 or fixed have no bias.
 WITHOUT_BIAS: set[str] = set()

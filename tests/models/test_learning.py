@@ -1,12 +1,15 @@
 """A model on a task: created, trained for some steps, evaluated."""
 
 import math
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from manymax.data.registry import create_task
-from manymax.models.evaluate import evaluate
+from manymax.heads.registry import create_head
+from manymax.models.evaluate import evaluate, predictions
 from manymax.models.registry import create_model
 
 
@@ -83,3 +86,56 @@ def test_create_model_takes_the_recipes_sizes_unless_given():
         create_model(task, vocabulary=3)
     with pytest.raises(TypeError, match="vit has no option 'causal'"):
         create_model(create_task("digits"), causal=True)
+
+
+def test_bits_are_those_of_the_probabilities_whatever_the_loss(tmp_path):
+    (tmp_path / "text").write_bytes(bytes(torch.randint(256, (20000,)).tolist()))
+    task = create_task("text", length=30, path=str(tmp_path / "text"))
+    smooth = create_model(task, depth=1, head=partial(create_head, "softmax", label_smoothing=0.5))
+    plain = create_model(task, depth=1)
+    plain.load_state_dict(smooth.state_dict())
+    assert evaluate(smooth, task) == evaluate(plain, task)
+
+
+def test_predictions_by_hand_and_whatever_the_batch_size():
+    task = create_task("listops", validation=60)
+    model = create_model(task)
+    inputs, targets = task.held_out()
+    asked = targets != -100
+    shares = model.head.log_weights(model.logits(inputs))[asked].exp()
+    right, among, bins = 0, 0, {}
+    for row, target in zip(shares.tolist(), targets[asked].tolist(), strict=True):
+        order = sorted(range(len(row)), key=lambda k, row=row: -row[k])
+        right += order[0] == target
+        among += target in order[:5]
+        own = bins.setdefault(math.ceil(15 * row[order[0]]), [])
+        own.append(row[order[0]] - (order[0] == target))
+    expected = {
+        "accuracy": right / 60,
+        "top5_accuracy": among / 60,
+        "calibration_error": sum(abs(sum(own)) for own in bins.values()) / 60,
+    }
+    assert predictions(model, task, batch_size=7) == pytest.approx(expected, rel=1e-5)
+    assert predictions(model, task) == pytest.approx(expected, rel=1e-5)
+    assert 0 < expected["accuracy"] < expected["top5_accuracy"] < 1
+
+
+def test_predictions_ask_what_is_asked_and_of_few_classes():
+    task = create_task("recall", validation=8)
+    model = create_model(task, depth=1).train()
+    assert 0 < predictions(model, task, 3)["calibration_error"] < 1
+    assert model.training
+    two = SimpleNamespace(
+        training=True,
+        eval=lambda: None,
+        train=lambda mode: None,
+        parameters=lambda: iter([torch.zeros(1)]),
+        features=lambda inputs: inputs,
+        head=SimpleNamespace(logits=lambda features: features, log_weights=lambda logits: logits.log_softmax(-1)),
+    )
+    scores = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]).log()
+    targets = torch.tensor([0, 1, 1, -100])
+    few = SimpleNamespace(evaluation=lambda size: [(scores, targets)])
+    # Two predictions with 0.9, one of them right, and a right one with 0.8.
+    expected = {"accuracy": 2 / 3, "top5_accuracy": 1.0, "calibration_error": (0.8 + 0.2) / 3}
+    assert predictions(two, few) == pytest.approx(expected)

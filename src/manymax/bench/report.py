@@ -42,7 +42,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
+    """Have torch use that many threads inside the `with` block; None leaves them as they are."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -63,21 +64,22 @@ def _case(args: argparse.Namespace, length: int, dtype: torch.dtype, seconds: fl
     return run_case(problem, attention.contenders(args.maps, args.peers, problem, args.backend), limit, seconds), limit
 
 
-def _short(ratio: float) -> str:
+def short(ratio: float) -> str:
     """Return two decimals, or two digits of a ratio that they would round away."""
     return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return milliseconds, or seconds where there are whole ones."""
     return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def _speed(case: Case, row: Row, low: float, middle: float, high: float) -> str:
+def speed(case: Case, row: Row, low: float, middle: float, high: float) -> str:
     """Return a ratio as text; one whose interval does not leave the noise floor behind is no difference."""
     if row is case.rows[0]:
         return "baseline"
     bar = 1 + (case.noise_floor or 0)
-    return f"{_short(middle)}x" if low > bar or high < 1 / bar else "no difference"
+    return f"{short(middle)}x" if low > bar or high < 1 / bar else "no difference"
 
 
 def _cells(case: Case, row: Row) -> tuple[str, ...]:
@@ -86,8 +88,8 @@ def _cells(case: Case, row: Row) -> tuple[str, ...]:
     if row.seconds is None or row.speed is None or row.share is None:
         return row.map, by, "", "", "", "", f"{row.status}: {row.message}"
     low, _, high = row.speed
-    spread = "" if row is case.rows[0] else f"{_short(low)} to {_short(high)}"
-    return row.map, by, _duration(row.seconds), _speed(case, row, *row.speed), spread, f"{row.share:.0%}", row.status
+    spread = "" if row is case.rows[0] else f"{short(low)} to {short(high)}"
+    return row.map, by, duration(row.seconds), speed(case, row, *row.speed), spread, f"{row.share:.0%}", row.status
 
 
 def _title(args: argparse.Namespace, length: int, dtype: str, case: Case, limit: float) -> str:
@@ -121,7 +123,7 @@ def bench(args: argparse.Namespace) -> None:
     args.peers = command.installed(args.what) if args.peers is None else args.peers
     _check(args)
     seconds = args.seconds / (len(args.lengths) * len(args.dtypes))
-    with _threads(args.threads):
+    with threads(args.threads):
         record = environment(",".join(args.dtypes), args.device)
         print(_headline(args, record), flush=True)
         cases = []

@@ -41,6 +41,7 @@ NAMES = (
     "test-time-regression",
     "transnormer-llm",
     "two-pass-softmax",
+    "z-loss-spherical",
 )
 
 

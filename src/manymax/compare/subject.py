@@ -19,7 +19,7 @@ from manymax.compare.plan import Plan
 from manymax.data.registry import create_task
 from manymax.data.task import Examples, Metric, Task
 from manymax.heads.registry import create_head
-from manymax.models.evaluate import evaluate
+from manymax.models.evaluate import evaluate, predictions
 from manymax.models.probe import probe, statistics
 from manymax.models.registry import create_model
 
@@ -113,6 +113,13 @@ class Subject:
         """Return the model's quality; batches as in training, so that training sets the memory's peak."""
         with self.precision():
             return evaluate(model, cast(Task, excerpt), self.batch_size)
+
+    def predictions(self, model: Any) -> dict[str, float]:
+        """Return how good the predictions and their probabilities are, where heads are compared; else nothing."""
+        if self.plan.site != "output":
+            return {}
+        with self.precision():
+            return predictions(model, cast(Task, self.excerpt), self.batch_size)
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which models run: autocast for dtypes shorter than the weights'."""

@@ -147,6 +147,7 @@ def perform(order: Order, subject: Subject, tell: Callable[[float], None]) -> di
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "peak_memory_bytes": peak.bytes,
         **subject.probe(model),
+        **(subject.predictions(model) if quality is not None else {}),
         "backend": subject.backend(model),
     }
     status, message = "ok", ""

@@ -9,10 +9,12 @@ from manymax._names import closest
 from manymax.heads.head import Common, Head
 from manymax.heads.softmax import SoftmaxHead
 from manymax.heads.stablemax import StableMaxHead
+from manymax.heads.z_loss_spherical import SphericalHead
 
 HEADS: dict[str, type[Head]] = {
     "softmax": SoftmaxHead,
     "stablemax": StableMaxHead,
+    "z-loss-spherical": SphericalHead,
 }
 
 

@@ -11,6 +11,7 @@ from manymax.compare.report import build
 from manymax.compare.report.runs import load
 from manymax.compare.report.summary import summarise
 from manymax.compare.report.values import Estimate, Missing, Ratio, memory_verdict, speed_verdict
+from manymax.compare.report.verdict_table import groups, row_view
 from manymax.compare.report.wording import (
     clock,
     decimals,
@@ -110,6 +111,23 @@ def test_a_failed_seed_enters_no_mean(tmp_path):
     assert row.difference.reach == pytest.approx(T1 * stdev(gaps) / math.sqrt(2))
     assert (row.verdict.tone, row.verdict.word, row.verdict.detail) == ("failed", "diverged", "1 of 3 seeds")
     assert row.stability.nan_steps == 3  # it does enter what happened in training
+
+
+def test_predictions_are_shown_where_heads_are_compared(tmp_path):
+    shares = [{"accuracy": 0.5 + 0.1 * seed, "top5_accuracy": 0.8, "calibration_error": 0.0123} for seed in range(2)]
+    data = [synthetic.train("softmax", seed, 2.0, **shares[seed]) for seed in range(2)]
+    data += [synthetic.train("relu", 0, 2.1), synthetic.train("relu", 1, status="diverged")]
+    for site in ("output", "attention"):
+        plan = synthetic.plan(["softmax", "relu"], 2, site=site)
+        runs = load([synthetic.write(tmp_path / site, plan, data)])
+        heads = [heading for heading, columns in groups(runs)]
+        views = [row_view(runs, row) for row in summarise(runs)]
+        assert all(len(view.groups) == len(heads) for view in views)
+        assert ("predictions" in heads) is (site == "output")
+        if site == "output":
+            softmax, relu = (view.groups[heads.index("predictions")] for view in views)
+            assert [cell.text for cell in softmax] == ["55.0 %", "80.0 %", "1.2 %"]
+            assert relu[0].below == ("diverged",)
 
 
 def test_statuses_that_differ_are_called_failed(tmp_path):

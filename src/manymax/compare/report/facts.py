@@ -70,6 +70,10 @@ def reading(runs: Runs) -> list[tuple[str, str]]:
         "in all seeds. Gradient norm: median step, and the worst one below. Entropy: how evenly a query spreads its "
         "weight, in nats. First token: the share of weight that goes there."
     )
+    predictions = (
+        "Among 5: targets with one of the five highest scores. Calibration error: how far the share of right "
+        "predictions is from the mean confidence of those that are about as confident, on average."
+    )
     failed = "A candidate that failed stays in the table with its status; a seed that failed enters no mean."
     return [
         ("Quality", quality),
@@ -77,6 +81,7 @@ def reading(runs: Runs) -> list[tuple[str, str]]:
         ("Verdict", words),
         ("Speed", speed),
         ("Memory", memory),
+        *([("Predictions", predictions)] if runs.plan["site"] == "output" else []),
         ("Stability", stability),
         ("Failures", failed),
     ]

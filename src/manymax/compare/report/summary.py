@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from statistics import fmean, median
 from typing import Any
 
 from manymax.compare.report.runs import Runs
-from manymax.compare.report.values import Estimate, Failure, Missing, Ratio, Row, Stability, StateSize, Verdict
+from manymax.compare.report.values import (
+    Estimate,
+    Failure,
+    Missing,
+    Predictions,
+    Ratio,
+    Row,
+    Stability,
+    StateSize,
+    Verdict,
+)
 from manymax.compare.results import Line
 from manymax.compare.stats import paired_difference
 
@@ -58,6 +69,7 @@ def _row(runs: Runs, name: str, position: int) -> Row:
         memory=_memory(runs, name),
         state=_state(runs, name),
         stability=_stability(list(lines.values())),
+        predictions=Predictions(**{field.name: _mean(runs, name, field.name) for field in fields(Predictions)}),
         failures=failures + [f for kind in KINDS for f in _shared_failure(runs, name, kind)],
     )
 
@@ -94,6 +106,11 @@ def _estimate(values: Sequence[float | None], others: Sequence[float | None]) ->
 def _quality(runs: Runs, name: str) -> Estimate | Missing:
     values = _finished(runs, name, "quality")
     return _estimate(values, [0.0] * len(values)) or _why_missing(runs, name)
+
+
+def _mean(runs: Runs, name: str, key: str) -> float | Missing:
+    values = [value for value in _finished(runs, name, key) if value is not None]
+    return fmean(values) if values else _why_missing(runs, name)
 
 
 def _difference(runs: Runs, name: str) -> Estimate | Missing:

@@ -91,6 +91,15 @@ class Stability:
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """How good predictions and their probabilities are: means over the seeds that ended well."""
+
+    accuracy: float | Missing
+    top5_accuracy: float | Missing
+    calibration_error: float | Missing
+
+
+@dataclass(frozen=True)
 class Row:
     """One candidate. `position` is its place in the plan, which fixes its colour everywhere."""
 
@@ -106,6 +115,7 @@ class Row:
     memory: Ratio | Missing
     state: StateSize | Missing
     stability: Stability
+    predictions: Predictions
     failures: list[Failure]
 
 

@@ -12,6 +12,7 @@ from manymax.compare.report.svg import variable
 from manymax.compare.report.values import (
     Estimate,
     Missing,
+    Predictions,
     Ratio,
     Row,
     Stability,
@@ -64,10 +65,12 @@ class RowView:
 def groups(runs: Runs) -> list[tuple[str, list[str]]]:
     """Return the columns under their group headings."""
     base = runs.baseline
+    predictions = [("predictions", ["accuracy", "among 5", "calibration error"])] if _heads(runs) else []
     return [
         (runs.plan["quality"]["name"], ["verdict", f"vs {base}", "mean"]),
         (f"speed / {base}", ["training", "generation"]),
         (f"memory / {base}", ["training peak", "state"]),
+        *predictions,
         ("stability", ["NaN steps", "largest score", "gradient norm", "entropy", "first token"]),
     ]
 
@@ -86,9 +89,15 @@ def row_view(runs: Runs, row: Row) -> RowView:
             [_word(row.verdict), _difference(runs, row), _quality(runs, row.quality)],
             speeds,
             [_ratio(row.memory, memory_verdict(row.memory), row, size), _state(row.state, row.position)],
+            *([_predictions(row.predictions)] if _heads(runs) else []),
             _stability(row.stability),
         ],
     )
+
+
+def _heads(runs: Runs) -> bool:
+    """Return whether output layers are compared."""
+    return bool(runs.plan["site"] == "output")
 
 
 def _word(verdict: Verdict) -> Cell:
@@ -149,6 +158,11 @@ def _stability(found: Stability) -> list[Cell]:
         _plain(found.entropy, significant),
         _plain(found.first_token_share, percent),
     ]
+
+
+def _predictions(found: Predictions) -> list[Cell]:
+    shares = (found.accuracy, found.top5_accuracy, found.calibration_error)
+    return [_plain(share, lambda value: f"{fixed(100 * value, 1)} %") for share in shares]
 
 
 def _plain(value: float | Missing, write: Callable[[float], str], below: tuple[str, ...] = (), style: str = "") -> Cell:
