@@ -20,7 +20,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         "plan", nargs="?", type=Path, help="a plan file (.toml or .py); or the folder of a run, to go on with it"
     )
     keys = parser.add_argument_group("the plan", "each option stands for a key of the plan file and comes before it")
-    keys.add_argument("--site", metavar="SITE", help=f"where the candidates act: {' or '.join(SITES)}")
+    keys.add_argument("--site", metavar="SITE", help=f"where the candidates act: {' or '.join(SITES)} (or head)")
     keys.add_argument("--candidates", nargs="+", metavar="NAME", help="name, or name:option=value,option=value")
     keys.add_argument("--baseline", metavar="NAME", help="what the others are measured against (softmax)")
     keys.add_argument(

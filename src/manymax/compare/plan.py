@@ -18,6 +18,7 @@ DEFAULTS = {
     "output": ("softmax", "stablemax"),
 }
 SITES = tuple(DEFAULTS)
+ALIASES = {"head": "output"}  # the library's own word for what acts there
 DTYPES = ("float32", "float64", "bfloat16")
 LIMITS = ("timeout", "memory")  # may be raised when a run goes on: what has finished stayed below them
 
@@ -27,7 +28,7 @@ class Plan:
     """A comparison, as plan files spell it; every field is a key of the file.
 
     Attributes:
-        site: where in the model the candidates act: "attention" or "output".
+        site: where in the model the candidates act: "attention" or "output", which may be spelt "head".
         candidates: what is compared, the baseline first.
         baseline: the label of the candidate that the others are measured against.
         task: a name of `manymax list tasks`, with options as a candidate has them.

@@ -8,7 +8,7 @@ from typing import Any
 
 from manymax._names import closest
 from manymax.compare import candidate, values
-from manymax.compare.plan import DEFAULTS, Plan
+from manymax.compare.plan import ALIASES, DEFAULTS, Plan
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "site": ((str,), "text"),
@@ -35,6 +35,8 @@ def from_mapping(given: Mapping[str, Any]) -> Plan:
     for key, (kinds, said) in _TYPES.items():
         if key in keys and not isinstance(keys[key], kinds):
             raise ValueError(f"{key}: expected {said}, got {keys[key]!r}")
+    if "site" in keys:
+        keys["site"] = ALIASES.get(str(keys["site"]), keys["site"])
     for key in ("budget", "timeout"):
         if key in keys:
             keys[key] = values.seconds(key, keys[key])
