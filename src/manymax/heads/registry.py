@@ -6,11 +6,17 @@ import inspect
 from typing import Any
 
 from manymax._names import closest
+from manymax.heads.clip import CLIPHead
 from manymax.heads.head import Common, Head
+from manymax.heads.infonce import InfoNCEHead
+from manymax.heads.siglip import SigLIPHead
 from manymax.heads.softmax import SoftmaxHead
 from manymax.heads.stablemax import StableMaxHead
 
 HEADS: dict[str, type[Head]] = {
+    "clip": CLIPHead,
+    "infonce": InfoNCEHead,
+    "siglip": SigLIPHead,
     "softmax": SoftmaxHead,
     "stablemax": StableMaxHead,
 }
