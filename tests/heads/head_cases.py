@@ -9,14 +9,21 @@ OPTIONS = {
     "softmax": [{"label_smoothing": 0.2, "lse_penalty": 0.1}, {"float64": True, "lse_penalty": 0.1}],
     "stablemax": [{"float64": True}],
     "clip": [{"float64": True, "temperature": 0.3}],
+    "decoupled-softmax": [{"form": "infonce", "temperature": 0.3}, {"form": "bce", "temperature": 0.5}],
     "infonce": [{"temperature": 0.5}],
     "siglip": [{"negatives": 3}, {"negatives": 2, "keep": "easy", "logit_bias": -1.0}],
+    "softcon": [{"instance": 0.5, "temperature": 0.4}],
+    "wasserstein-dependency": [{"gp": 0.0}, {"gp": 0.5, "float64": True}],
+    "soft-topk": [{"k": 3, "alpha": 0.5, "temperature": 0.3}],
 }
 # Heads whose rows are of length 1 or fixed have no bias.
 WITHOUT_BIAS: set[str] = {
     "clip",
+    "decoupled-softmax",
     "infonce",
     "siglip",
+    "soft-topk",
+    "softcon",
 }
 
 CASES = [(name, options) for name in mm.list_heads() for options in [{}, *OPTIONS.get(name, [])]]

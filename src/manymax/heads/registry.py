@@ -7,18 +7,30 @@ from typing import Any
 
 from manymax._names import closest
 from manymax.heads.clip import CLIPHead
+from manymax.heads.decoupled_softmax import DecoupledSoftmaxHead
+from manymax.heads.distillation import DistillationHead
 from manymax.heads.head import Common, Head
 from manymax.heads.infonce import InfoNCEHead
+from manymax.heads.logit_standardization_kd import LogitStandardizationKDHead
 from manymax.heads.siglip import SigLIPHead
+from manymax.heads.soft_topk import SoftTopKHead
+from manymax.heads.softcon import SoftConHead
 from manymax.heads.softmax import SoftmaxHead
 from manymax.heads.stablemax import StableMaxHead
+from manymax.heads.wasserstein_dependency import WassersteinDependencyHead
 
 HEADS: dict[str, type[Head]] = {
     "clip": CLIPHead,
+    "decoupled-softmax": DecoupledSoftmaxHead,
+    "distillation": DistillationHead,
     "infonce": InfoNCEHead,
+    "logit-standardization-kd": LogitStandardizationKDHead,
     "siglip": SigLIPHead,
+    "soft-topk": SoftTopKHead,
+    "softcon": SoftConHead,
     "softmax": SoftmaxHead,
     "stablemax": StableMaxHead,
+    "wasserstein-dependency": WassersteinDependencyHead,
 }
 
 

@@ -45,8 +45,8 @@ class SigLIPHead(LearntCosineHead):
     Example:
         >>> import torch, manymax as mm
         >>> head = mm.create_head("siglip", in_features=2, num_classes=4, scale=1.0, logit_bias=0.0)
-        >>> head(torch.eye(2), torch.arange(2), candidates=torch.eye(2)).item()  # log(1 + 1 / e) + log 2
-        1.0064088106155396
+        >>> round(head(torch.eye(2), torch.arange(2), candidates=torch.eye(2)).item(), 4)  # log(1 + 1 / e) + log 2
+        1.0064
 
     Source:
         Zhai et al., 2023, Sigmoid Loss for Language Image Pre-Training, arXiv:2303.15343. There negatives are left out
