@@ -9,6 +9,10 @@ OPTIONS = {
     "softmax": [{"label_smoothing": 0.2, "lse_penalty": 0.1}, {"float64": True, "lse_penalty": 0.1}],
     "stablemax": [{"float64": True}],
     "clip": [{"float64": True, "temperature": 0.3}],
+    "colbert-projections": [
+        {"projection": "ffn", "depth": 3, "activation": "silu", "out_features": 5},
+        {"projection": "glu", "residual": True, "temperature": 0.3, "out_features": 5},
+    ],
     "decoupled-softmax": [{"form": "infonce", "temperature": 0.3}, {"form": "bce", "temperature": 0.5}],
     "infonce": [{"temperature": 0.5}],
     "siglip": [{"negatives": 3}, {"negatives": 2, "keep": "easy", "logit_bias": -1.0}],
@@ -19,6 +23,7 @@ OPTIONS = {
 # Heads whose rows are of length 1 or fixed have no bias.
 WITHOUT_BIAS: set[str] = {
     "clip",
+    "colbert-projections",
     "decoupled-softmax",
     "infonce",
     "siglip",

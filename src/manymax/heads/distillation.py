@@ -22,8 +22,8 @@ def topk_kl(scores: Tensor, indices: Tensor, log_probs: Tensor) -> Tensor:
 
     $$L = \sum_{j \in K} p_j \log \frac{p_j}{q_j} + p_R \log \frac{p_R}{q_R}, \qquad p_R = 1 - \sum_{j \in K} p_j$$
 
-    with $q$ the softmax of the scores, $K$ the known classes and $R$ the others. It is at most the whole divergence, and
-    equal to it where all are known.
+    with $q$ the softmax of the scores, $K$ the known classes and $R$ the others. It is at most the whole divergence,
+    and equal to it where all are known.
 
     Args:
         scores: (..., n).
@@ -41,8 +41,7 @@ def topk_kl(scores: Tensor, indices: Tensor, log_probs: Tensor) -> Tensor:
         tensor(True)
 
     Source:
-        The chain rule of the divergence; cached top-k teachers: Raman et al., 2023, For Distillation, Tokens Are Not
-        All You Need.
+        The chain rule of the Kullback-Leibler divergence, without the part within $R$.
     """
     logs = scores.log_softmax(-1)
     known = kl(log_probs, logs.gather(-1, indices))

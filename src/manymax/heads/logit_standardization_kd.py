@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from manymax.heads.head import Common
@@ -46,8 +45,9 @@ def zscore_softmax(z: Tensor, tau: float = 1.0) -> Tensor:
     Example:
         >>> import torch
         >>> from manymax.heads.logit_standardization_kd import zscore_softmax
-        >>> zscore_softmax(torch.tensor([1.0, 3.0])) - zscore_softmax(torch.tensor([10.0, 50.0]))
-        tensor([0., 0.])
+        >>> zscore_softmax(torch.tensor([[1.0, 3.0], [10.0, 50.0]]))
+        tensor([[0.1956, 0.8044],
+                [0.1956, 0.8044]])
 
     Source:
         Sun et al., 2024, Logit Standardization in Knowledge Distillation, arXiv:2403.01427.

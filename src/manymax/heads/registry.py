@@ -7,6 +7,7 @@ from typing import Any
 
 from manymax._names import closest
 from manymax.heads.clip import CLIPHead
+from manymax.heads.colbert_projections import MaxSimHead
 from manymax.heads.decoupled_softmax import DecoupledSoftmaxHead
 from manymax.heads.distillation import DistillationHead
 from manymax.heads.head import Common, Head
@@ -21,6 +22,7 @@ from manymax.heads.wasserstein_dependency import WassersteinDependencyHead
 
 HEADS: dict[str, type[Head]] = {
     "clip": CLIPHead,
+    "colbert-projections": MaxSimHead,
     "decoupled-softmax": DecoupledSoftmaxHead,
     "distillation": DistillationHead,
     "infonce": InfoNCEHead,

@@ -33,8 +33,8 @@ def wpc_loss(
     \hat y_i = \epsilon_i y_i + (1 - \epsilon_i) y_{\pi(i)}$$
 
     with $f$ the critic, $\pi$ a random order and $\epsilon_i$ uniform in [0, 1]: points between a pair and one of the
-    product of the marginals. A critic of slope 1 measures a Wasserstein distance between the two, where a critic without
-    bounds measures mutual information, which takes a batch exponential in it.
+    product of the marginals. A critic of slope 1 measures a Wasserstein distance between the two, where a critic
+    without bounds measures mutual information, which takes a batch exponential in it.
 
     Args:
         critic: takes x (n, ...) and y (m, ...) and returns $f$ of all pairs (n, m), each from its own two alone.
