@@ -10,8 +10,8 @@ OPTIONS = {
     "stablemax": [{"float64": True}],
     "clip": [{"float64": True, "temperature": 0.3}],
     "colbert-projections": [
-        {"projection": "ffn", "depth": 3, "activation": "silu", "out_features": 5},
-        {"projection": "glu", "residual": True, "temperature": 0.3, "out_features": 5},
+        {"projection": "ffn", "depth": 3, "activation": "silu", "expansion": 0.5, "out_features": 3},
+        {"projection": "glu", "residual": True, "temperature": 0.3, "expansion": 0.5, "out_features": 3},
     ],
     "decoupled-softmax": [{"form": "infonce", "temperature": 0.3}, {"form": "bce", "temperature": 0.5}],
     "infonce": [{"temperature": 0.5}],

@@ -152,7 +152,7 @@ class MaxSimHead(CosineHead):
     Args:
         in_features: length of the token vectors.
         num_classes: the rows that stand in where a call gives no documents.
-        out_features: length of the projected vectors.
+        out_features: length of the projected vectors; None is ColBERT's 128, or `in_features` if that is less.
         projection: "linear" as in ColBERT, "ffn" or "glu".
         depth: maps of "ffn", at least 2.
         expansion: width between the maps over `in_features`, above 0.
@@ -185,7 +185,7 @@ class MaxSimHead(CosineHead):
         in_features: int,
         num_classes: int,
         *,
-        out_features: int = 128,
+        out_features: int | None = None,
         projection: Kind = "linear",
         depth: int = 2,
         expansion: float = 2.0,
@@ -199,7 +199,7 @@ class MaxSimHead(CosineHead):
         super().__init__(in_features, num_classes, scale=1 / temperature, **common)
         self.projection = Projection(
             in_features,
-            out_features,
+            min(in_features, 128) if out_features is None else out_features,
             kind=projection,
             depth=depth,
             expansion=expansion,
