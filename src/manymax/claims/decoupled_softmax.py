@@ -40,7 +40,7 @@ CLAIM = Claim(
         "limit": 96,
         "positives": 20,
         "occurrences": 15,
-        "steps": 400,
+        "steps": 1200,
         "batch_size": 64,
         "learning_rate": 2e-3,
         "warmup": 20,
@@ -48,5 +48,5 @@ CLAIM = Claim(
     },
     tiny={"width": 8, "occurrences": 100, "steps": 3, "batch_size": 4, "warmup": 2, "sizes": {"rows": 4, "labels": 12}},
     seeds=(0, 1, 2),
-    minutes=2,
+    minutes=1.5,
 )

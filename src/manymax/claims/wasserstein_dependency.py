@@ -39,7 +39,7 @@ CLAIM = Claim(
         "width": 64,
         "gp": 10.0,
         "strips": {"train": 4000, "probe": 2000, "test": 1000},
-        "steps": 300,
+        "steps": 600,
         "batch_size": 64,
         "learning_rate": 1e-3,
         "warmup": 20,
@@ -54,5 +54,5 @@ CLAIM = Claim(
         "warmup": 2,
     },
     seeds=(0, 1, 2),
-    minutes=2,
+    minutes=1.5,
 )

@@ -144,7 +144,7 @@ def word_vectors(texts: list[list[int]], count: int, width: int, window: int) ->
     together = torch.zeros(count + 1, count + 1)
     for step in range(1, window + 1):
         near = [(a, b) for text in texts for a, b in zip(text, text[step:], strict=False)]
-        first, second = torch.tensor(near).T
+        first, second = torch.tensor(near, dtype=torch.int64).view(-1, 2).T
         together.index_put_((first, second), torch.ones(len(near)), accumulate=True)
     together = together + together.T
     sums = together.sum(0)

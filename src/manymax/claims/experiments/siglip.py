@@ -42,7 +42,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
         "start_ratio": start_ratio(seed, **numbers["start"]),
         "softmax_recall_16": recalls[1],
         "softmax_recall_64": recalls[3],
-        "recall_gain_512": recalls[4] - recalls[5],
+        "recall_gain_256": recalls[4] - recalls[5],
         "recall_gain_no_bias_64": recalls[6] - recalls[3],
     }
 

@@ -35,7 +35,8 @@ class Pretrained(nn.Module):
             nn.Linear(32 * channels, 2 * width),
             nn.ReLU(),
         )
-        self.projection = nn.Linear(2 * width, width)
+        # Features behind a ReLU all have cosines near 1; the norm, as in MoCo v3's projection, starts them near 0.
+        self.projection = nn.Sequential(nn.Linear(2 * width, width), nn.BatchNorm1d(width, affine=False))
         self.head: Any = nn.Identity()
 
     def forward(self, pixels: Tensor, labels: Tensor) -> Tensor:
