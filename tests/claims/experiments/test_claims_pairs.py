@@ -124,8 +124,8 @@ def test_projections_with_a_skipping_map_have_as_many_weights():
 
 def test_words_used_alike_have_vectors_alike():
     texts = [[1, 3], [2, 3], [1, 4], [2, 4], [5, 6], [7, 6]] * 3
-    vectors = colbert_projections.word_vectors(texts, 7, 3, 2)
-    assert vectors.shape == (8, 3)
+    vectors = colbert_projections.word_vectors(texts, 7, 4, 2)
+    assert vectors.shape == (8, 4)
     assert (vectors[0] == 0).all()
     assert vectors[1] @ vectors[2] > 0.9
     assert vectors[5] @ vectors[7] > 0.9

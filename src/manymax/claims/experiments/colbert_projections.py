@@ -154,4 +154,6 @@ def word_vectors(texts: list[list[int]], count: int, width: int, window: int) ->
     torch.manual_seed(0)  # the decomposition starts from random numbers; vectors are the same for every seed
     left, values, _ = torch.svd_lowrank(information, q=min(width, count), niter=4)
     torch.set_rng_state(generator_state)
-    return unit(left * values.sqrt())
+    vectors = unit(left * values.sqrt())
+    vectors[0] = 0  # what rounding leaves of no word
+    return vectors
