@@ -14,9 +14,28 @@ OPTIONS = {
         {"loss": "spherical", "eps": 0.1},
         {"loss": "taylor"},
     ],
+    "clip": [{"float64": True, "temperature": 0.3}],
+    "colbert-projections": [
+        {"projection": "ffn", "depth": 3, "activation": "silu", "expansion": 0.5, "out_features": 3},
+        {"projection": "glu", "residual": True, "temperature": 0.3, "expansion": 0.5, "out_features": 3},
+    ],
+    "decoupled-softmax": [{"form": "infonce", "temperature": 0.3}, {"form": "bce", "temperature": 0.5}],
+    "infonce": [{"temperature": 0.5}],
+    "siglip": [{"negatives": 3}, {"negatives": 2, "keep": "easy", "logit_bias": -1.0}],
+    "softcon": [{"instance": 0.5, "temperature": 0.4}],
+    "wasserstein-dependency": [{"gp": 0.0}, {"gp": 0.5, "float64": True}],
+    "soft-topk": [{"k": 3, "alpha": 0.5, "temperature": 0.3}],
 }
 # Heads whose rows are of length 1 or fixed have no bias.
-WITHOUT_BIAS: set[str] = set()
+WITHOUT_BIAS: set[str] = {
+    "clip",
+    "colbert-projections",
+    "decoupled-softmax",
+    "infonce",
+    "siglip",
+    "soft-topk",
+    "softcon",
+}
 
 CASES = [(name, options) for name in mm.list_heads() for options in [{}, *OPTIONS.get(name, [])]]
 

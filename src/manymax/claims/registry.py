@@ -9,6 +9,8 @@ from manymax.claims.claim import Claim
 
 NAMES = (
     "aaren",
+    "colbert-projections",
+    "decoupled-softmax",
     "deltanet",
     "dsf",
     "flash-attention-4",
@@ -24,6 +26,7 @@ NAMES = (
     "lightning-attention-2",
     "linear-transformers",
     "local-linear-attention",
+    "logit-standardization-kd",
     "mala",
     "mamba2",
     "nalaformer",
@@ -32,15 +35,18 @@ NAMES = (
     "power-softmax",
     "retentive-network",
     "sd-ssm",
+    "siglip",
     "sigmoid-attention",
     "sinkformers",
     "soft",
+    "softcon",
     "softhgnn",
     "softmax-rnn",
     "stablemax",
     "test-time-regression",
     "transnormer-llm",
     "two-pass-softmax",
+    "wasserstein-dependency",
     "z-loss-spherical",
 )
 

@@ -6,15 +6,35 @@ import inspect
 from typing import Any
 
 from manymax._names import closest
+from manymax.heads.clip import CLIPHead
+from manymax.heads.colbert_projections import MaxSimHead
+from manymax.heads.decoupled_softmax import DecoupledSoftmaxHead
+from manymax.heads.distillation import DistillationHead
 from manymax.heads.head import Common, Head
+from manymax.heads.infonce import InfoNCEHead
+from manymax.heads.logit_standardization_kd import LogitStandardizationKDHead
+from manymax.heads.siglip import SigLIPHead
+from manymax.heads.soft_topk import SoftTopKHead
+from manymax.heads.softcon import SoftConHead
 from manymax.heads.softmax import SoftmaxHead
 from manymax.heads.stablemax import StableMaxHead
+from manymax.heads.wasserstein_dependency import WassersteinDependencyHead
 from manymax.heads.z_loss_spherical import SphericalHead
 
 HEADS: dict[str, type[Head]] = {
+    "clip": CLIPHead,
+    "colbert-projections": MaxSimHead,
+    "decoupled-softmax": DecoupledSoftmaxHead,
+    "distillation": DistillationHead,
+    "infonce": InfoNCEHead,
+    "logit-standardization-kd": LogitStandardizationKDHead,
+    "siglip": SigLIPHead,
+    "soft-topk": SoftTopKHead,
+    "softcon": SoftConHead,
     "softmax": SoftmaxHead,
     "stablemax": StableMaxHead,
     "z-loss-spherical": SphericalHead,
+    "wasserstein-dependency": WassersteinDependencyHead,
 }
 
 

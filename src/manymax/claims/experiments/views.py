@@ -1,0 +1,84 @@
+"""Networks that learn from two views of one thing, and how well one view finds the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from manymax.data.digits import Digits
+from manymax.data.task import ACCURACY, Examples, FiniteTask, Split
+from manymax.heads.cosine import unit
+
+
+@dataclass(frozen=True)
+class Views(FiniteTask):
+    """Examples at hand: one view of each thing, and another one, or what is wanted of it."""
+
+    name: ClassVar = "views"
+    kind: ClassVar = "classification"
+    family: ClassVar = "vit"
+    metric: ClassVar = ACCURACY
+
+    train: Examples
+    validation: Examples
+
+    @property
+    def num_classes(self) -> int:
+        """Return how many things there are."""
+        return sum(len(first) for first, _ in (self.train, self.validation))
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Return nothing: models know what they are made for."""
+        return {}
+
+    def examples(self, split: Split) -> Examples:
+        """Return every example of a split."""
+        return self.train if split == "train" else self.validation
+
+
+class Towers(nn.Module):
+    """An encoder for each view, and a head whose candidates are the other view's embeddings."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.head = first, second, head
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the head's loss, where each x belongs to the y of its number."""
+        loss: Tensor = self.head(self.first(x), torch.arange(len(x)), candidates=self.second(y))
+        return loss
+
+    @torch.no_grad()
+    def recall(self, examples: Examples) -> float:
+        """Return the share of first views whose own second view is the nearest of all by its cosine."""
+        x, y = (unit(tower(view)) for tower, view in zip((self.first, self.second), examples, strict=True))
+        return float(((x @ y.T).argmax(1) == torch.arange(len(x))).double().mean())
+
+
+def perceptron(width: int, hidden: int, dim: int) -> nn.Sequential:
+    """Return a network with one hidden layer."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+
+
+def images(split: Split) -> Examples:
+    """Return scikit-learn's digits (n, 8, 8) and labels.
+
+    Raises:
+        ImportError: if scikit-learn is not installed.
+    """
+    pixels, labels = Digits().examples(split)
+    return pixels[:, 0], labels
+
+
+def halves() -> Views:
+    """Return the left and the right half of each digit, (n, 32)."""
+
+    def both(split: Split) -> Examples:
+        pixels, _ = images(split)
+        return pixels[..., :4].flatten(1), pixels[..., 4:].flatten(1)
+
+    return Views(both("train"), both("validation"))
