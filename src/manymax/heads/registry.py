@@ -6,12 +6,26 @@ import inspect
 from typing import Any
 
 from manymax._names import closest
+from manymax.heads.arcface import ArcFaceHead
+from manymax.heads.cosface import CosFaceHead
+from manymax.heads.equiangular_basis_vectors import EquiangularHead
 from manymax.heads.head import Common, Head
+from manymax.heads.hyperspherical_embedding import HypersphericalHead
+from manymax.heads.madacos import MadaCosHead
+from manymax.heads.orthogonal_projection_loss import OrthogonalProjectionHead
 from manymax.heads.softmax import SoftmaxHead
+from manymax.heads.sphereface2 import SphereFace2Head
 from manymax.heads.stablemax import StableMaxHead
 
 HEADS: dict[str, type[Head]] = {
+    "arcface": ArcFaceHead,
+    "cosface": CosFaceHead,
+    "equiangular-basis-vectors": EquiangularHead,
+    "hyperspherical-embedding": HypersphericalHead,
+    "madacos": MadaCosHead,
+    "orthogonal-projection-loss": OrthogonalProjectionHead,
     "softmax": SoftmaxHead,
+    "sphereface2": SphereFace2Head,
     "stablemax": StableMaxHead,
 }
 
