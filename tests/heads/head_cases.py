@@ -15,16 +15,24 @@ OPTIONS = {
     "sphereface2": [{"kind": "A"}, {"kind": "M", "margin": 1.3, "t": 2.0, "scale": 8.0}],
     "softmax": [{"label_smoothing": 0.2, "lse_penalty": 0.1}, {"float64": True, "lse_penalty": 0.1}],
     "stablemax": [{"float64": True}],
+    "clip": [{"float64": True, "temperature": 0.3}],
+    "infonce": [{"temperature": 0.5}],
+    "siglip": [{"negatives": 3}, {"negatives": 2, "keep": "easy", "logit_bias": -1.0}],
 }
 # Heads whose rows are of length 1 or fixed have no bias.
-WITHOUT_BIAS = {
+WITHOUT_BIAS: set[str] = {
     "arcface",
     "cosface",
     "equiangular-basis-vectors",
     "hyperspherical-embedding",
     "madacos",
     "sphereface2",
+    "clip",
+    "infonce",
+    "siglip",
 }
+
+FIXED = {"equiangular-basis-vectors"}  # their rows are no parameters
 
 CASES = [(name, options) for name in mm.list_heads() for options in [{}, *OPTIONS.get(name, [])]]
 

@@ -68,4 +68,4 @@ class CosineHead(Head):
                 targets also floating (..., rows). It has no gradient.
             candidates: rows (count, in_features) in the place of the classes' own; None is those.
         """
-        return self.reduced(self.scored(input, candidates), target)
+        return self.reduced(self.scored(self.clear(input, target), candidates), target)

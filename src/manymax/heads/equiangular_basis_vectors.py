@@ -122,7 +122,8 @@ def ebv_generate(
         raise ValueError(f"alpha: expected at least {least:.6g}, the Welch bound of {count} and {dim}, got {alpha!r}")
     generator = torch.Generator().manual_seed(seed)
     if count <= dim:
-        return torch.linalg.qr(torch.randn(dim, count, generator=generator, dtype=torch.float64))[0].T.float()
+        orthogonal: Tensor = torch.linalg.qr(torch.randn(dim, count, generator=generator, dtype=torch.float64))[0]
+        return orthogonal.T.float()
     rows = unit(torch.randn(count, dim, generator=generator))
     best, lowest = rows, math.inf
     for step in range(steps + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, TypedDict
 
 import torch
@@ -109,25 +110,50 @@ class Head(nn.Module):
         """
         return self.reduced(self.scored(input), target)
 
+    def clear(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the features with zeros for ignored tokens, which may hold NaN, so that no gradient of theirs does."""
+        ignored = target == self.ignore_index
+        if target.is_floating_point() or target.shape != input.shape[:-1] or not bool(ignored.any()):
+            return input
+        return input.masked_fill(ignored[..., None], 0)
+
     def reduced(self, linear: Linear, target: Tensor) -> Tensor:
         """Return the loss of features (..., d) scored against any rows."""
+        return self.reduced_by(self.losses, linear, target)
+
+    def reduced_by(self, losses: Callable[..., Tensor], linear: Linear, target: Tensor, *beside: Tensor) -> Tensor:
+        """Return the loss of features (..., d) scored against any rows, by a function of scores.
+
+        Args:
+            losses: scores (n, C), targets (n, ...) and what is beside them, (n, ...) each, to losses (n,).
+            linear: features and rows.
+            target: as in `forward`.
+            *beside: what else `losses` reads of each token, (..., any); it has no gradient.
+        """
         self.check(linear, target)
         shape = linear.input.shape[:-1]
         soft = target.is_floating_point()
-        flat, target = linear.flat(), target.reshape(-1, *target.shape[len(shape) :])
+        flat, target, *rows = linear.flat(), *(x.reshape(-1, *x.shape[len(shape) :]) for x in (target, *beside))
         kept = None if soft else target != self.ignore_index
         if kept is not None and not bool(kept.all()):
-            flat, target = flat._replace(input=flat.input[kept]), target[kept]
+            flat, target, *rows = flat._replace(input=flat.input[kept]), target[kept], *(row[kept] for row in rows)
         with torch.no_grad():
             self.prepare(flat, target)
         extra = tuple(parameter for name, parameter in self.named_parameters() if name not in {"weight", "bias"})
-        way = Way(self.losses, self.chunk_size, torch.float64 if self.float64 else wide(flat.input.dtype))
+
+        def numbered(scores: Tensor, number: Tensor) -> Tensor:
+            return losses(scores, target[number], *(row[number] for row in rows))
+
+        way = Way(
+            numbered if rows else losses, self.chunk_size, torch.float64 if self.float64 else wide(flat.input.dtype)
+        )
+        wanted = torch.arange(len(target), device=target.device) if rows else target
         if self.reduction == "none":
-            losses = each(way, flat, target, extra)
+            found = each(way, flat, wanted, extra)
             if kept is not None:
-                losses = losses.new_zeros(kept.shape).masked_scatter(kept, losses)
-            return losses.view(shape)
-        loss = total(way, flat, target, extra)
+                found = found.new_zeros(kept.shape).masked_scatter(kept, found)
+            return found.view(shape)
+        loss = total(way, flat, wanted, extra)
         loss = loss / max(1, len(target)) if self.reduction == "mean" else loss
         term = self.term(flat, target)
         return loss if term is None else loss + term

@@ -47,7 +47,7 @@ def class_means(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """
     if input.dim() != 2 or target.shape != input.shape[:1]:
         raise ValueError(f"target: expected one class for each row of {tuple(input.shape)}, got {tuple(target.shape)}")
-    classes, place = target.unique(return_inverse=True)
+    classes, place = torch.unique(target, return_inverse=True)
     sums = input.new_zeros(len(classes), input.shape[1]).index_add(0, place, unit(input))
     return classes, unit(sums)
 
@@ -105,8 +105,8 @@ class HypersphericalHead(MarginHead):
         >>> import torch, manymax as mm
         >>> head = mm.create_head("hyperspherical-embedding", in_features=2, num_classes=2)
         >>> _ = head.load_state_dict({"weight": torch.eye(2)})
-        >>> head.logits(torch.tensor([[5.0, 0.0]]))
-        tensor([[20.,  0.]])
+        >>> head.logits(torch.tensor([[5.0, 0.0]])).tolist()
+        [[20.0, 0.0]]
 
     Source:
         Pereira et al., 2021, Hyperspherical embedding for novel class classification, arXiv:2102.03243; the loss and

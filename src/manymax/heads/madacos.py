@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
@@ -87,10 +88,19 @@ class MadaCosHead(CosineHead):
         self.register_buffer("adaptive_scale", torch.tensor(LEAST_SCALE))
         self.register_buffer("adaptive_margin", torch.tensor(0.0))
 
-    def prepare(self, linear: Linear, target: Tensor) -> None:
-        """Set scale and margin; in training alone, and where there is a target."""
-        if not self.training or not len(target):
-            return
+    def reduced(self, linear: Linear, target: Tensor) -> Tensor:
+        """Return the loss; in training with a scale and a margin that are set here, for this batch."""
+        self.check(linear, target)
+        kept = target != self.ignore_index
+        if self.training and bool(kept.any()):
+            self._adapt(Linear(linear.input.detach()[kept], linear.rows.detach(), None), target[kept])
+        # Copies, since the backward pass may come after another batch.
+        numbers = (self.adaptive_scale.clone(), self.adaptive_margin.clone() if self.training else None)
+        return self.reduced_by(partial(self._losses, *numbers), linear, target)
+
+    @torch.no_grad()
+    def _adapt(self, linear: Linear, target: Tensor) -> None:
+        """Set scale and margin from features (n, d) and targets (n,) that all count."""
         own = torch.cat(
             [
                 (linear.input[part] * linear.rows[target[part]]).sum(-1, dtype=wide(linear.input.dtype))
@@ -118,11 +128,13 @@ class MadaCosHead(CosineHead):
         return replaced(scores, target[part], scores.new_full((len(scores),), -math.inf)).logsumexp(-1)
 
     def losses(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return cross-entropy, in training with the margin."""
-        scale = self.adaptive_scale.to(scores.dtype)
-        scaled = scale * scores
-        if self.training:
-            scaled = replaced(scaled, target, at(scaled, target) - scale * self.adaptive_margin.to(scores.dtype))
+        """Return cross-entropy, in training with the last margin."""
+        return self._losses(self.adaptive_scale, self.adaptive_margin if self.training else None, scores, target)
+
+    def _losses(self, scale: Tensor, margin: Tensor | None, scores: Tensor, target: Tensor) -> Tensor:
+        scaled = scale.to(scores.dtype) * scores
+        if margin is not None:
+            scaled = replaced(scaled, target, at(scaled, target) - (scale * margin).to(scores.dtype))
         return F.cross_entropy(scaled, target, reduction="none")
 
     def logits(self, input: Tensor, candidates: Tensor | None = None) -> Tensor:

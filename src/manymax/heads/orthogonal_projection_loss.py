@@ -60,7 +60,7 @@ def orthogonal_projection_loss(
     if form not in FORMS:
         raise ValueError(f"form: expected 'paper', 'signed' or 'absolute', got {form!r}")
     f = unit(input.to(wide(input.dtype)))
-    _, place, counts = target.unique(return_inverse=True, return_counts=True)
+    _, place, counts = torch.unique(target, return_inverse=True, return_counts=True)
     sums = f.new_zeros(len(counts), f.shape[1]).index_add(0, place, f)
     joined, alone = sums.square().sum(), f.square().sum()  # over all pairs of a class, and over pairs of one example
     pairs = int(counts.square().sum())

@@ -7,12 +7,15 @@ from typing import Any
 
 from manymax._names import closest
 from manymax.heads.arcface import ArcFaceHead
+from manymax.heads.clip import CLIPHead
 from manymax.heads.cosface import CosFaceHead
 from manymax.heads.equiangular_basis_vectors import EquiangularHead
 from manymax.heads.head import Common, Head
 from manymax.heads.hyperspherical_embedding import HypersphericalHead
+from manymax.heads.infonce import InfoNCEHead
 from manymax.heads.madacos import MadaCosHead
 from manymax.heads.orthogonal_projection_loss import OrthogonalProjectionHead
+from manymax.heads.siglip import SigLIPHead
 from manymax.heads.softmax import SoftmaxHead
 from manymax.heads.sphereface2 import SphereFace2Head
 from manymax.heads.stablemax import StableMaxHead
@@ -24,6 +27,9 @@ HEADS: dict[str, type[Head]] = {
     "hyperspherical-embedding": HypersphericalHead,
     "madacos": MadaCosHead,
     "orthogonal-projection-loss": OrthogonalProjectionHead,
+    "clip": CLIPHead,
+    "infonce": InfoNCEHead,
+    "siglip": SigLIPHead,
     "softmax": SoftmaxHead,
     "sphereface2": SphereFace2Head,
     "stablemax": StableMaxHead,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from manymax.heads.chunk import Linear
 from manymax.heads.cosine import CosineHead
 from manymax.heads.head import Common
 from manymax.heads.margins import angle, at, replaced
@@ -57,7 +59,7 @@ class SphereFace2Head(CosineHead):
         >>> import torch, manymax as mm
         >>> head = mm.create_head("sphereface2", in_features=8, num_classes=4, kind="A", margin=0.5)
         >>> round(head(torch.zeros(3, 8), torch.tensor([0, 1, 2])).item(), 4), round(head.b.item(), 2)
-        (0.0363, 31.63)
+        (0.1622, 31.25)
 
     Source:
         Wen et al., 2021, SphereFace2: Binary Classification is All You Need for Deep Face Recognition,
@@ -94,7 +96,7 @@ class SphereFace2Head(CosineHead):
         self.b = nn.Parameter(torch.tensor(self._start(num_classes)))
 
     def _start(self, num_classes: int) -> float:
-        """Return the b whose loss is least where all cosines are 0, the positive root of a quadratic in its exponential.
+        """Return the b whose loss is least where all cosines are 0: its exponential is the root of a quadratic.
 
         With u = e^b and z the positive's weight over all negatives' together, the derivative's zero is at
         e^(own + other) u^2 + e^other (1 - z) u - z = 0; of its two forms the one without a difference is taken.
@@ -124,13 +126,20 @@ class SphereFace2Head(CosineHead):
         spread = self.spread(cosine)
         return spread + self.margin if self.kind == "C" else spread
 
+    def reduced(self, linear: Linear, target: Tensor) -> Tensor:
+        """Return the loss; b stays that of this call, which a backward pass may outlive."""
+        return self.reduced_by(partial(self._losses, self.b), linear, target)
+
     def losses(self, scores: Tensor, target: Tensor) -> Tensor:
         """Return the weighted sum of the logistic losses."""
+        return self._losses(self.b, scores, target)
+
+    def _losses(self, b: Tensor, scores: Tensor, target: Tensor) -> Tensor:
         cosine = scores / self.scale
         adjusted = replaced(self.other(cosine), target, self.own(at(cosine, target)))
         if self.straight_through:
             adjusted = cosine + (adjusted - cosine).detach()
-        logits = self.scale * adjusted + self.b.to(scores.dtype)
+        logits = self.scale * adjusted + b.to(scores.dtype)
         negative = (1 - self.balance) * F.softplus(logits)
         positive = self.balance * F.softplus(-at(logits, target))
         return replaced(negative, target, positive).sum(-1) / self.scale
