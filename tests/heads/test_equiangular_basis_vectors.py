@@ -49,8 +49,9 @@ def test_vectors_depend_on_the_seed_alone():
 
 
 def test_the_best_rows_are_returned_where_steps_run_out():
-    found = [coherence(ebv_generate(60, 8, steps=steps)) for steps in (0, 5, 50)]
-    assert found[0] > found[1] > found[2] > 1.2 * welch_bound(60, 8)
+    found = [coherence(ebv_generate(60, 8, steps=steps)) for steps in range(60)]
+    assert found == sorted(found, reverse=True)  # the largest of a step's products may rise again
+    assert found[0] > found[5] > found[-1] > 1.2 * welch_bound(60, 8)
 
 
 def test_the_loss_is_the_papers():

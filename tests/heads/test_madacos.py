@@ -108,7 +108,9 @@ def test_evaluation_keeps_the_scale_and_leaves_out_the_margin():
 
 def test_features_on_their_rows_and_a_single_candidate_are_finite():
     head = mm.create_head("madacos", in_features=4, num_classes=3)
-    assert head(head.weight.detach(), torch.arange(3)).isfinite()
+    torch.nn.init.eye_(head.weight)  # cosines of exactly 1
+    assert head(torch.eye(4)[:3], torch.arange(3)).isfinite()
+    assert head.adaptive_scale.isfinite()
     assert head(torch.randn(2, 4), torch.zeros(2, dtype=torch.int64), candidates=torch.randn(1, 4)) == 0
 
 
