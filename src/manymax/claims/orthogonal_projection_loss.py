@@ -11,18 +11,19 @@ CLAIM = Claim(
         "more accurate, and more robust to wrong labels and to attacks."
     ),
     setting=(
-        "scikit-learn's digits, a small convolutional network with 32 features of at least 0, cross-entropy with and "
-        "without the term (the paper's form, lambda 1, gamma 0.5), same start and same batches, with 0, 20 and 40 % of "
-        "the training labels wrong. Angles are those of the validation images without wrong labels: the mean |cosine| "
-        "between classes, over that of cross-entropy alone, and the mean cosine within a class, less that of "
-        "cross-entropy alone. The attack is one step of 0.1 on each pixel in [0, 1] up the gradient of cross-entropy. "
-        "Few examples: 6 digits are trained, and the other 4 classified by the nearest mean of 5 examples of each. "
-        "Differences are in points of percent."
+        "scikit-learn's digits, a small convolutional network whose 32 features are means of ReLUs, as a ResNet's "
+        "are, cross-entropy with and without the term (the paper's form, lambda 1, gamma 0.5), same start and same "
+        "batches, with 0, 20 and 40 % of the training labels wrong. Angles are those of the validation images without "
+        "wrong labels: the mean |cosine| between classes, over that of cross-entropy alone, and the mean cosine "
+        "within a class, less that of cross-entropy alone. The attack is one step of 0.1 on each pixel in [0, 1] up "
+        "the gradient of cross-entropy. Few examples: 6 digits are trained, and the other 4 classified by the nearest "
+        "mean of 5 examples of each. Differences are in points of percent."
     ),
     differences=(
         "The paper trains ResNets on CIFAR-100, ImageNet and few-shot and domain sets for hundreds of epochs, against "
         "stronger attacks, too; its code takes mean |cosine| between classes and a gamma of 1 or 2 in the place of the "
-        "|mean| of the text, which is taken here. With features of at least 0 the two are the same."
+        "|mean| of the text, which is taken here. With features of at least 0 the two are the same. "
+        "Behind a ReLU without a mean after it nearly all features died here, and accuracy with them."
     ),
     checks=(
         Check("clean_points", ">=", 0.0, "it is not less accurate"),
@@ -46,10 +47,10 @@ CLAIM = Claim(
         "episodes": 50,
         "channels": 16,
         "dim": 32,
-        "steps": 300,
+        "steps": 500,
         "batch_size": 64,
         "learning_rate": 3e-3,
-        "warmup": 30,
+        "warmup": 50,
     },
     tiny={
         "gammas": [0.5, 2.0],

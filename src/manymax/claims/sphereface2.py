@@ -48,7 +48,7 @@ CLAIM = Claim(
         "false_accept_rate": 0.01,
         "bias_classes": [2, 10, 1000],
         "channels": 16,
-        "hidden": 256,
+        "hidden": [256],
         "dim": 32,
         "steps": 300,
         "batch_size": 64,
@@ -58,7 +58,7 @@ CLAIM = Claim(
     tiny={
         "identities": {"count": 8, "examples": 4, "width": 8, "latent": 2, "spread": 0.3},
         "channels": 2,
-        "hidden": 8,
+        "hidden": [8],
         "dim": 4,
         "steps": 2,
         "batch_size": 4,

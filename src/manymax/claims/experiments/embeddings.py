@@ -69,24 +69,30 @@ class Embedder(nn.Module):
         return float((head.predict(self.network(inputs)) == labels).double().mean())
 
 
-def convolutional(dim: int, channels: int, *, positive: bool = False) -> nn.Sequential:
-    """Return two layers of convolution and one linear for images of 8 x 8 pixels; `positive` cuts features at 0."""
-    return nn.Sequential(
-        nn.Conv2d(1, channels, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(channels, 2 * channels, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(8 * channels, dim),
-        nn.ReLU() if positive else nn.Identity(),
-    )
+def convolutional(dim: int, channels: int) -> nn.Sequential:
+    """Return two layers of convolution and one linear for images of 8 x 8 pixels."""
+    return nn.Sequential(*_convolutions(channels), nn.Flatten(), nn.Linear(8 * channels, dim))
 
 
-def perceptron(width: int, hidden: int, dim: int) -> nn.Sequential:
-    """Return a network with one hidden layer."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+def pooled(dim: int, channels: int) -> nn.Sequential:
+    """Return three layers of convolution for images of 8 x 8 pixels, whose features are means of ReLUs."""
+    last = nn.Conv2d(2 * channels, dim, 3, padding=1)
+    return nn.Sequential(*_convolutions(channels), last, nn.ReLU(), nn.AvgPool2d(2), nn.Flatten())
+
+
+def _convolutions(channels: int) -> list[nn.Module]:
+    """Return layers from 8 x 8 pixels to 2 x 2 with twice the channels."""
+    first, second = nn.Conv2d(1, channels, 3, padding=1), nn.Conv2d(channels, 2 * channels, 3, padding=1)
+    return [first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.MaxPool2d(2)]
+
+
+def perceptron(width: int, hidden: Sequence[int], dim: int) -> nn.Sequential:
+    """Return a network with hidden layers of these widths."""
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.ReLU()]
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, dim))
 
 
 def learn(

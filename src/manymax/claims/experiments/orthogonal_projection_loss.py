@@ -11,12 +11,12 @@ from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
 from manymax.claims.experiments.embeddings import (
     Embedder,
     Labelled,
-    convolutional,
     digits,
     few_shot_accuracy,
     learn,
     mislabelled,
     only,
+    pooled,
 )
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
@@ -62,7 +62,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
             if gamma is None
             else partial(create_head, NAME, gamma=gamma, **options)
         )
-        network = partial(convolutional, dim, numbers["channels"], positive=True)
+        network = partial(pooled, dim, numbers["channels"])
         tell = part(progress, "cross-entropy" if gamma is None else f"gamma {gamma:g}", done, parts)
         done += 1
         return learn(network, head, Labelled(examples, held_out), seed, numbers, tell)
