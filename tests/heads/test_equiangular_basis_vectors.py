@@ -54,6 +54,15 @@ def test_the_best_rows_are_returned_where_steps_run_out():
     assert found[0] > found[5] > found[-1] > 1.2 * welch_bound(60, 8)
 
 
+def test_no_step_looks_at_no_products(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr("manymax.heads.equiangular_basis_vectors._between", refuse)
+    head = mm.create_head("equiangular-basis-vectors", in_features=64, num_classes=50_000)
+    torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(50_000))
+
+
 def test_the_loss_is_the_papers():
     head = mm.create_head(
         "equiangular-basis-vectors", in_features=4, num_classes=6, temperature=0.2, reduction="none"

@@ -111,6 +111,9 @@ def test_features_on_their_rows_and_a_single_candidate_are_finite():
     torch.nn.init.eye_(head.weight)  # cosines of exactly 1
     assert head(torch.eye(4)[:3], torch.arange(3)).isfinite()
     assert head.adaptive_scale.isfinite()
+    head.half()
+    assert head(torch.eye(4)[:3].half(), torch.arange(3)).isfinite()
+    assert head.logits(torch.eye(4)[:3].half()).isfinite().all()
     assert head(torch.randn(2, 4), torch.zeros(2, dtype=torch.int64), candidates=torch.randn(1, 4)) == 0
 
 

@@ -61,6 +61,20 @@ def test_the_loss_is_the_papers(name, options, scale, harder):
     torch.testing.assert_close(head.nll(x, target), plain)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["arcface", "cosface", "hyperspherical-embedding", "madacos", "sphereface2", "equiangular-basis-vectors"],
+)
+def test_candidates_take_the_rows_place(name):
+    head, x, target = make(name, shape=(12,))
+    rows = torch.randn(9, 6, dtype=torch.float64)
+    expected = head(x, target)
+    torch.testing.assert_close(head(x, target, candidates=5 * head.weight.detach()), expected)
+    found = head(x, target + 2, candidates=torch.cat([rows[:2], head.weight.detach()]))
+    assert found > expected  # two rows more to win against
+    assert head.logits(x, rows).shape == (12, 9)
+
+
 @pytest.mark.parametrize("name", ["arcface", "cosface"])
 def test_without_margin_it_is_cross_entropy_of_cosines(name):
     head, x, target = make(name, {"margin": 0.0}, shape=(12,))

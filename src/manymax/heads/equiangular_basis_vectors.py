@@ -126,7 +126,7 @@ def ebv_generate(
         return orthogonal.T.float()
     rows = unit(torch.randn(count, dim, generator=generator))
     best, lowest = rows, math.inf
-    for step in range(steps + 1):
+    for step in range(steps + 1 if steps else 0):  # to look at random rows alone takes as long as a step
         pulled, largest = _excess(rows, INSIDE * alpha, chunk_size)
         if largest < lowest:
             best, lowest = rows, largest

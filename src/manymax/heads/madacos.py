@@ -110,7 +110,8 @@ class MadaCosHead(CosineHead):
         median, place = own.median(0)
         odds = (1 - self.alpha) / self.alpha
         room = (1 - median).clamp_min(torch.finfo(own.dtype).eps)
-        self.adaptive_scale.copy_((math.log(ODDS * odds) / room).clamp_min(LEAST_SCALE))
+        largest = torch.finfo(self.adaptive_scale.dtype).max  # 65504 in float16
+        self.adaptive_scale.copy_((math.log(ODDS * odds) / room).clamp(LEAST_SCALE, largest))
         scale = self.adaptive_scale.to(own.dtype)  # as rounded, if the head is in few bits
         if self.others == "example":
             log_others = self._log_others(linear, target, scale, slice(int(place), int(place) + 1))[0]
@@ -132,10 +133,9 @@ class MadaCosHead(CosineHead):
         return self._losses(self.adaptive_scale, self.adaptive_margin if self.training else None, scores, target)
 
     def _losses(self, scale: Tensor, margin: Tensor | None, scores: Tensor, target: Tensor) -> Tensor:
-        scaled = scale.to(scores.dtype) * scores
         if margin is not None:
-            scaled = replaced(scaled, target, at(scaled, target) - (scale * margin).to(scores.dtype))
-        return F.cross_entropy(scaled, target, reduction="none")
+            scores = replaced(scores, target, at(scores, target) - margin.to(scores.dtype))
+        return F.cross_entropy(scale.to(scores.dtype) * scores, target, reduction="none")
 
     def logits(self, input: Tensor, candidates: Tensor | None = None) -> Tensor:
         """Return the cosines times the last scale, (..., num_classes) or one for each candidate."""
