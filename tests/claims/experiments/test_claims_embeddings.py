@@ -29,21 +29,25 @@ def test_precision_is_the_mean_over_ranks_of_hits():
     assert embeddings.mean_average_precision(torch.eye(3)[LABELS.clamp_max(2)], LABELS.clamp_max(2)) == 1
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4])
-def test_accepted_pairs_are_counted_above_the_others(rate):
+def test_accepted_pairs_are_counted_above_the_others():
     same, others = [], []
     for i, j in itertools.combinations(range(9), 2):
         (same if LABELS[i] == LABELS[j] else others).append(float(FEATURES[i] @ FEATURES[j]))
-    threshold = sorted(others, reverse=True)[int(rate * len(others))]
-    assert sum(other > threshold for other in others) <= rate * len(others)
-    expected = sum(cosine > threshold for cosine in same) / len(same)
-    assert embeddings.true_accept_rate(FEATURES, LABELS, rate) == pytest.approx(expected)
+    found = []
+    for wrong, threshold in enumerate(sorted(others, reverse=True)):
+        assert sum(other > threshold for other in others) == wrong
+        found.append(sum(cosine > threshold for cosine in same) / len(same))
+        rate = (wrong + 0.5) / len(others)
+        assert embeddings.true_accept_rate(FEATURES, LABELS, rate) == pytest.approx(found[-1])
+    assert len(set(found)) > 3
+    assert embeddings.true_accept_rate(FEATURES, LABELS, 1.0) == pytest.approx(found[-1])
 
 
 def test_few_examples_suffice_for_classes_that_are_apart_and_not_for_one():
     labels = torch.arange(12) % 3
     generator = torch.Generator().manual_seed(0)
-    assert embeddings.few_shot_accuracy(torch.eye(3)[labels], labels, 2, 4, generator) == 1
+    for shots in (1, 3):
+        assert embeddings.few_shot_accuracy(torch.eye(3)[labels], labels, shots, 4, generator) == 1
     same = embeddings.few_shot_accuracy(torch.ones(12, 3), labels, 2, 4, generator)
     assert same == pytest.approx(1 / 3)  # the first of equal classes is chosen
 
@@ -122,7 +126,7 @@ def test_a_trend_shares_ranks_among_ties():
     assert madacos.trend([1.0, 2.0, 5.0]) == pytest.approx(1)
     assert madacos.trend([3.0, 2.0, 1.0]) == pytest.approx(-1)
     assert madacos.trend([4.0, 4.0, 4.0]) == 0
-    assert madacos.trend([1.0, 1.0, 2.0]) == pytest.approx(math.sqrt(3) / 2)
+    assert madacos.trend([1.0, 1.0, 2.0, 3.0]) == pytest.approx(4.5 / math.sqrt(4.5 * 5))  # ranks 1.5, 1.5, 3, 4
 
 
 def test_the_bias_of_sphereface2_is_a_minimum_that_is_left_as_it_was():
@@ -136,5 +140,6 @@ def test_angles_and_attack():
     inputs, labels = torch.eye(4)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 2])
     inter, intra = angles(model, (inputs, labels))
     assert (inter, intra) == pytest.approx((2 / 10, 1.0))  # of 12 ordered pairs 2 are of a class, and 2 others at 1
+    assert angles(model, (inputs, torch.zeros(4)))[1] == pytest.approx(4 / 12)
     assert attacked_accuracy(model, (inputs, labels), 0.0) == 0.75
     assert attacked_accuracy(model, (inputs, labels), 0.6) == 0.0
