@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import manymax as mm
-from manymax.heads.equiangular_basis_vectors import coherence, ebv_generate, welch_bound
+from manymax.heads.spherical_code import coherence, ebv_generate, welch_bound
 
 
 def test_the_bound_is_welchs():
@@ -58,7 +58,7 @@ def test_no_step_looks_at_no_products(monkeypatch):
     def refuse(*arguments):
         raise AssertionError(arguments)
 
-    monkeypatch.setattr("manymax.heads.equiangular_basis_vectors._between", refuse)
+    monkeypatch.setattr("manymax.heads.spherical_code._between", refuse)
     head = mm.create_head("equiangular-basis-vectors", in_features=64, num_classes=50_000)
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(50_000))
 

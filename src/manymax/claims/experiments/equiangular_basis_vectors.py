@@ -12,8 +12,8 @@ from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
 from manymax.claims.experiments.embeddings import Labelled, convolutional, identities, learn, perceptron
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
-from manymax.heads.equiangular_basis_vectors import coherence, ebv_generate, welch_bound
 from manymax.heads.registry import create_head
+from manymax.heads.spherical_code import coherence, ebv_generate, welch_bound
 
 NAME = "equiangular-basis-vectors"
 DIGITS = ("digits_points", "digits_accuracy")
