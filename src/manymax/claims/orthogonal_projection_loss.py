@@ -23,8 +23,8 @@ CLAIM = Claim(
         "The paper trains ResNets on CIFAR-100, ImageNet and few-shot and domain sets for hundreds of epochs, against "
         "stronger attacks, too; its code takes mean |cosine| between classes and a gamma of 1 or 2 in the place of the "
         "|mean| of the text, which is taken here. With features of at least 0 the two are the same. "
-        "Behind a linear layer with a ReLU in the place of the means, 30 of 32 features had died in the one run of 1000 "
-        "steps that was looked at, and half of the accuracy with them; the network was changed for that."
+        "Behind a linear layer with a ReLU in the place of the means, 30 of 32 features had died in the one run of "
+        "1000 steps that was looked at, and half of the accuracy with them; the network was changed for that."
     ),
     checks=(
         Check("clean_points", ">=", 0.0, "it is not less accurate"),
