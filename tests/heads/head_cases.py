@@ -6,6 +6,13 @@ import manymax as mm
 
 # One entry for each option that takes another way through a head's code; {} is tried for all.
 OPTIONS = {
+    "arcface": [{"margin": 0.3, "scale": 8.0}, {"monotone": True, "margin": 1.5, "scale": 8.0}],
+    "cosface": [{"margin": 0.2, "scale": 8.0}],
+    "equiangular-basis-vectors": [{"temperature": 0.5, "alpha": 0.3, "seed": 1}],
+    "hyperspherical-embedding": [{"scale": 8.0, "margin": 0.1, "angular_margin": 0.2}],
+    "madacos": [{"alpha": 0.3}, {"others": "mean"}, {"others": "median"}],
+    "orthogonal-projection-loss": [{"form": "signed", "gamma": 0.7}, {"form": "absolute", "weight_of_term": 0.3}],
+    "sphereface2": [{"kind": "A"}, {"kind": "M", "margin": 1.3, "t": 2.0, "scale": 8.0}],
     "softmax": [{"label_smoothing": 0.2, "lse_penalty": 0.1}, {"float64": True, "lse_penalty": 0.1}],
     "stablemax": [{"float64": True}],
     "z-loss-spherical": [
@@ -28,6 +35,12 @@ OPTIONS = {
 }
 # Heads whose rows are of length 1 or fixed have no bias.
 WITHOUT_BIAS: set[str] = {
+    "arcface",
+    "cosface",
+    "equiangular-basis-vectors",
+    "hyperspherical-embedding",
+    "madacos",
+    "sphereface2",
     "clip",
     "colbert-projections",
     "decoupled-softmax",
@@ -36,6 +49,8 @@ WITHOUT_BIAS: set[str] = {
     "soft-topk",
     "softcon",
 }
+
+FIXED = {"equiangular-basis-vectors"}  # their rows are no parameters
 
 CASES = [(name, options) for name in mm.list_heads() for options in [{}, *OPTIONS.get(name, [])]]
 

@@ -6,35 +6,49 @@ import inspect
 from typing import Any
 
 from manymax._names import closest
+from manymax.heads.arcface import ArcFaceHead
 from manymax.heads.clip import CLIPHead
 from manymax.heads.colbert_projections import MaxSimHead
+from manymax.heads.cosface import CosFaceHead
 from manymax.heads.decoupled_softmax import DecoupledSoftmaxHead
 from manymax.heads.distillation import DistillationHead
+from manymax.heads.equiangular_basis_vectors import EquiangularHead
 from manymax.heads.head import Common, Head
+from manymax.heads.hyperspherical_embedding import HypersphericalHead
 from manymax.heads.infonce import InfoNCEHead
 from manymax.heads.logit_standardization_kd import LogitStandardizationKDHead
+from manymax.heads.madacos import MadaCosHead
+from manymax.heads.orthogonal_projection_loss import OrthogonalProjectionHead
 from manymax.heads.siglip import SigLIPHead
 from manymax.heads.soft_topk import SoftTopKHead
 from manymax.heads.softcon import SoftConHead
 from manymax.heads.softmax import SoftmaxHead
+from manymax.heads.sphereface2 import SphereFace2Head
 from manymax.heads.stablemax import StableMaxHead
 from manymax.heads.wasserstein_dependency import WassersteinDependencyHead
 from manymax.heads.z_loss_spherical import SphericalHead
 
 HEADS: dict[str, type[Head]] = {
+    "arcface": ArcFaceHead,
     "clip": CLIPHead,
     "colbert-projections": MaxSimHead,
+    "cosface": CosFaceHead,
     "decoupled-softmax": DecoupledSoftmaxHead,
     "distillation": DistillationHead,
+    "equiangular-basis-vectors": EquiangularHead,
+    "hyperspherical-embedding": HypersphericalHead,
     "infonce": InfoNCEHead,
     "logit-standardization-kd": LogitStandardizationKDHead,
+    "madacos": MadaCosHead,
+    "orthogonal-projection-loss": OrthogonalProjectionHead,
     "siglip": SigLIPHead,
     "soft-topk": SoftTopKHead,
     "softcon": SoftConHead,
     "softmax": SoftmaxHead,
+    "sphereface2": SphereFace2Head,
     "stablemax": StableMaxHead,
-    "z-loss-spherical": SphericalHead,
     "wasserstein-dependency": WassersteinDependencyHead,
+    "z-loss-spherical": SphericalHead,
 }
 
 
