@@ -8,9 +8,22 @@ import manymax as mm
 OPTIONS = {
     "softmax": [{"label_smoothing": 0.2, "lse_penalty": 0.1}, {"float64": True, "lse_penalty": 0.1}],
     "stablemax": [{"float64": True}],
+    "adaptive-softmax": [{"cutoffs": [2, 4], "div_value": 2.0, "head_bias": True, "float64": True}],
+    "cnn-svm": [{"p": 1, "averaged": True, "C": 0.3}, {"multiclass": "crammer-singer"}],
+    "comp-sum-losses": [{"tau": 0.0}, {"tau": 1.5}, {"tau": 3.0}],
+    "entmax": [{"alpha": 1.0}, {"alpha": 1.2}],
+    "focal": [{"gamma": 0.5, "alpha": [0.5, 1, 0, 2, 1, 1, 3]}, {"gamma": 0.0}],
+    "fourier-head": [{"frequencies": 2, "gamma": 0.01, "eps": 1e-2}],
+    "ldr-losses": [
+        {"alpha": 0.5, "normalize": "l1", "lam": 2.0},
+        {"adaptive": False, "lam": 0.5, "normalize": "softplus", "margin": 0.1},
+    ],
+    "pointer-networks": [{"combine": "dot"}, {"hidden": 3, "float64": True}],
 }
 # Heads whose rows are of length 1 or fixed have no bias.
-WITHOUT_BIAS: set[str] = set()
+WITHOUT_BIAS: set[str] = {"adaptive-softmax", "hierarchical-softmax", "pointer-networks"}
+# Heads whose scores are not one linear map of the features to one number a class.
+NOT_LINEAR = {"adaptive-softmax", "fourier-head", "hierarchical-softmax", "pointer-networks"}
 
 CASES = [(name, options) for name in mm.list_heads() for options in [{}, *OPTIONS.get(name, [])]]
 

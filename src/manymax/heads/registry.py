@@ -6,13 +6,34 @@ import inspect
 from typing import Any
 
 from manymax._names import closest
+from manymax.heads.adaptive import AdaptiveSoftmaxHead
+from manymax.heads.comp_sum import CompSumHead
+from manymax.heads.fenchel_young import EntmaxHead, SparsemaxHead
+from manymax.heads.focal import FocalHead
+from manymax.heads.fourier import FourierHead
 from manymax.heads.head import Common, Head
+from manymax.heads.hierarchical import HierarchicalSoftmaxHead
+from manymax.heads.ldr_head import LDRHead
+from manymax.heads.pointer import PointerHead
+from manymax.heads.sampled import SampledSoftmaxHead
 from manymax.heads.softmax import SoftmaxHead
 from manymax.heads.stablemax import StableMaxHead
+from manymax.heads.svm import SVMHead
 
 HEADS: dict[str, type[Head]] = {
     "softmax": SoftmaxHead,
     "stablemax": StableMaxHead,
+    "adaptive-softmax": AdaptiveSoftmaxHead,
+    "cnn-svm": SVMHead,
+    "comp-sum-losses": CompSumHead,
+    "entmax": EntmaxHead,
+    "focal": FocalHead,
+    "fourier-head": FourierHead,
+    "hierarchical-softmax": HierarchicalSoftmaxHead,
+    "ldr-losses": LDRHead,
+    "pointer-networks": PointerHead,
+    "sampled-softmax": SampledSoftmaxHead,
+    "sparsemax": SparsemaxHead,
 }
 
 
