@@ -41,8 +41,8 @@ class HierarchicalSoftmaxHead(StructuredHead):
     Example:
         >>> import torch, manymax as mm
         >>> head = mm.create_head("hierarchical-softmax", in_features=8, num_classes=6)
-        >>> head.logits(torch.zeros(8)).exp()  # two leaves are a step nearer to the root
-        tensor([0.1250, 0.1250, 0.1250, 0.1250, 0.2500, 0.2500])
+        >>> head.logits(torch.zeros(8)).exp().tolist()  # two leaves are a step nearer to the root
+        [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]
 
     Source:
         Morin and Bengio, 2005, Hierarchical Probabilistic Neural Network Language Model, AISTATS; Mnih and Hinton,
