@@ -9,6 +9,8 @@ from manymax.claims.claim import Claim
 
 NAMES = (
     "aaren",
+    "cnn-svm",
+    "comp-sum-losses",
     "deltanet",
     "dsf",
     "flash-attention-4",
