@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -95,16 +96,15 @@ def _table(features: Tensor, labels: Tensor) -> Table:
 
 
 def uniform_noise(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
-    """Return labels of which a share was replaced by one drawn evenly from all others."""
-    wrong = torch.rand(labels.shape, generator=generator) < rate
-    shift = torch.randint(1, classes, labels.shape, generator=generator)
-    return torch.where(wrong, (labels + shift) % classes, labels)
+    """Return labels of which a share was drawn anew, evenly from all classes."""
+    drawn = torch.rand(labels.shape, generator=generator) < rate
+    return torch.where(drawn, torch.randint(classes, labels.shape, generator=generator), labels)
 
 
 def class_noise(labels: Tensor, rate: float, classes: int, generator: torch.Generator) -> Tensor:
     """Return labels of which a share was replaced by the next one."""
-    wrong = torch.rand(labels.shape, generator=generator) < rate
-    return torch.where(wrong, (labels + 1) % classes, labels)
+    drawn = torch.rand(labels.shape, generator=generator) < rate
+    return torch.where(drawn, (labels + 1) % classes, labels)
 
 
 class Classifier(nn.Module):
@@ -134,6 +134,4 @@ class Classifier(nn.Module):
 def mlp(in_features: int, hidden: int, depth: int = 1) -> nn.Sequential:
     """Return linear maps to `hidden` features, each followed by ReLU."""
     sizes = [in_features, *[hidden] * depth]
-    return nn.Sequential(
-        *(layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.ReLU()))
-    )
+    return nn.Sequential(*(layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())))
