@@ -33,6 +33,7 @@ NAMES = (
     "nalaformer",
     "nats-l",
     "normalized-attention-pooling",
+    "pointer-networks",
     "power-softmax",
     "retentive-network",
     "sd-ssm",

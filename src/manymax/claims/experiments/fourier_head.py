@@ -32,11 +32,12 @@ def mixture(middles: Tensor, x: Tensor) -> Tensor:
 
 
 def beta(middles: Tensor, x: Tensor) -> Tensor:
-    """Return beta densities of parameters 100 |x| and 100 |y|, mirrored where x is below 0."""
-    a, b = (1 + SHAPE * x.abs()).split(1, dim=1)
+    """Return beta densities of parameters 1 + 100 |x| and 1 + 100 |y|, mirrored where x is below 0."""
+    a, b = (1 + SHAPE * x[:, :1].abs()), (1 + SHAPE * x[:, 1:].abs())
     place = (1 + torch.where(x[:, :1] < 0, -middles, middles)) / 2
     logs = (a - 1) * place.log() + (b - 1) * (1 - place).log()
-    return (logs - logs.amax(1, keepdim=True)).exp()
+    found: Tensor = (logs - logs.amax(1, keepdim=True)).exp()
+    return found
 
 
 DENSITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"normal": normal, "mixture": mixture, "beta": beta}
