@@ -32,7 +32,7 @@ def hull(points: Tensor) -> Tensor:
     first, found = place, torch.full((batch, count + 1), IGNORED)
     going = torch.ones(batch, dtype=torch.bool)
     for step in range(count + 1):
-        found[:, step] = torch.where(going, place, IGNORED)
+        found[going, step] = place[going]
         place = following.gather(1, place.clamp_max(count - 1)[:, None])[:, 0]
         ending = going & (place == first)
         if step < count:
