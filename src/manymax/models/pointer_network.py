@@ -20,9 +20,11 @@ class PointerNetwork(nn.Module):
         width: of both LSTMs' states.
         features: numbers of a point.
         combine: how the head compares, "additive" or "dot".
+        both_ways: whether points are read from the last to the first, too, half of the width each way: then all of
+            them bear on what each position is. The paper's network reads once.
 
     Raises:
-        ValueError: if an option of the head is out of range.
+        ValueError: if an option of the head is out of range, or an odd width is to be shared.
 
     Example:
         >>> import torch
@@ -37,9 +39,14 @@ class PointerNetwork(nn.Module):
         Vinyals, Fortunato and Jaitly, 2015, Pointer Networks, arXiv:1506.03134.
     """
 
-    def __init__(self, width: int = 128, features: int = 2, *, combine: Combine = "additive") -> None:
+    def __init__(
+        self, width: int = 128, features: int = 2, *, combine: Combine = "additive", both_ways: bool = False
+    ) -> None:
         super().__init__()
-        self.encoder = nn.LSTM(features, width, batch_first=True)
+        if both_ways and width % 2:
+            raise ValueError(f"width: expected an even number to share between two ways, got {width}")
+        size = width // 2 if both_ways else width
+        self.encoder = nn.LSTM(features, size, batch_first=True, bidirectional=both_ways)
         self.decoder = nn.LSTM(features, width, batch_first=True)
         self.start = nn.Parameter(torch.zeros(features))
         self.end = nn.Parameter(torch.randn(width) * width**-0.5)
@@ -47,7 +54,8 @@ class PointerNetwork(nn.Module):
 
     def read(self, points: Tensor) -> tuple[Tensor, State]:
         """Return the positions' features (B, n + 1, width), the end last, and the state after points (B, n, F)."""
-        seen, state = self.encoder(points)
+        seen, (hidden, cell) = self.encoder(points)
+        state = (hidden.transpose(0, 1).reshape(1, len(points), -1), cell.transpose(0, 1).reshape(1, len(points), -1))
         return torch.cat([seen, self.end.expand(len(points), 1, -1)], 1), state
 
     def answers(self, points: Tensor, places: Tensor, state: State) -> Tensor:
@@ -111,17 +119,18 @@ class DictionaryNetwork(PointerNetwork):
         width: of both LSTMs' states.
         features: numbers of a point.
         largest: points at most.
+        both_ways: as there.
 
     Raises:
-        ValueError: if there are more points.
+        ValueError: if there are more points, or an odd width is to be shared.
 
     Source:
         Bahdanau, Cho and Bengio, 2014, Neural Machine Translation by Jointly Learning to Align and Translate,
         arXiv:1409.0473.
     """
 
-    def __init__(self, width: int = 128, features: int = 2, *, largest: int) -> None:
-        super().__init__(width, features)
+    def __init__(self, width: int = 128, features: int = 2, *, largest: int, both_ways: bool = False) -> None:
+        super().__init__(width, features, both_ways=both_ways)
         self.largest = largest
         self.output = nn.Linear(2 * width, largest + 1)
 

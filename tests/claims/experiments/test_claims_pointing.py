@@ -107,6 +107,24 @@ def test_the_loss_is_that_of_the_places_one_after_the_other():
     torch.testing.assert_close(model(x, places), expected)
 
 
+def test_both_ways_let_the_last_point_bear_on_the_first():
+    x = points(5, sets=2)
+    other = x.clone()
+    other[:, -1] = 0
+    for both_ways in (False, True):
+        torch.manual_seed(0)
+        model = PointerNetwork(8, both_ways=both_ways)
+        (memory, state), (changed, _) = model.read(x), model.read(other)
+        assert torch.equal(memory[:, 0], changed[:, 0]) == (not both_ways)
+        assert memory.shape == (2, 6, 8)
+        assert state[0].shape == state[1].shape == (1, 2, 8)
+        torch.testing.assert_close(state[0][0, :, :4], memory[:, -2, :4])
+        if both_ways:
+            torch.testing.assert_close(state[0][0, :, 4:], memory[:, 0, 4:])
+    with pytest.raises(ValueError, match="width: expected an even number"):
+        PointerNetwork(7, both_ways=True)
+
+
 def test_what_may_be_answered():
     torch.manual_seed(0)
     model, x = PointerNetwork(8).eval(), points(6, sets=9)

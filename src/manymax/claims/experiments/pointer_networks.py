@@ -68,10 +68,20 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     tour = Geometry("tour", **numbers["tour"]["points"], tested=numbers["tested"])
     delaunay = Geometry("delaunay", **numbers["delaunay"]["points"], tested=numbers["tested"])
     dictionary = learnt(
-        lambda: DictionaryNetwork(width, largest=hull.most), hull, seed, numbers["hull"], part(progress, "words", 0, 4)
+        lambda: DictionaryNetwork(width, largest=hull.most, both_ways=True),
+        hull,
+        seed,
+        numbers["hull"],
+        part(progress, "words", 0, 4),
     )
     pointer, tourist, triangulator = (
-        learnt(lambda: PointerNetwork(width), task, seed, numbers[task.question], part(progress, task.question, i, 4))
+        learnt(
+            lambda: PointerNetwork(width, both_ways=True),
+            task,
+            seed,
+            numbers[task.question],
+            part(progress, task.question, i, 4),
+        )
         for i, task in enumerate((hull, tour, delaunay), start=1)
     )
     covered, exact = hulls(pointer, hull, hull.most, beams)
