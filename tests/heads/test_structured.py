@@ -136,3 +136,24 @@ def test_sampled_softmax_refuses(options, words):
 def test_no_bias(name):
     with pytest.raises(ValueError, match="bias: expected False"):
         mm.create_head(name, in_features=4, num_classes=7, bias=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("adaptive-softmax", {}),
+        ("hierarchical-softmax", {}),
+        ("pointer-networks", {}),
+        ("sampled-softmax", {"num_samples": 3}),
+    ],
+)
+def test_autocast_changes_little(name, options):
+    head, x, target = make(name, options, dtype=torch.float32)
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            losses.append(head(x, target))
+        losses[-1].backward()
+    assert losses[1].dtype == torch.float32
+    torch.testing.assert_close(*losses, rtol=0.05, atol=0.05)

@@ -87,12 +87,14 @@ class AdaptiveSoftmaxHead(StructuredHead):
         held = {name: parameter.to(dtype) for name, parameter in module.named_parameters()}
 
         def losses(input: Tensor, target: Tensor) -> Tensor:
-            found: Tensor = -functional_call(module, held, (input.to(dtype), target)).output
+            with torch.autocast(input.device.type, enabled=False):  # under which torch's module fails
+                found: Tensor = -functional_call(module, held, (input.to(dtype), target)).output
             return found
 
         return losses, self.num_classes
 
     def log_probabilities(self, input: Tensor) -> Tensor:
         """Return torch's logarithms."""
-        logs: Tensor = self.adaptive.log_prob(input)
+        with torch.autocast(input.device.type, enabled=False):
+            logs: Tensor = self.adaptive.log_prob(input.to(self.adaptive.head.weight.dtype))
         return logs

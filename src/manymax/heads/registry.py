@@ -58,7 +58,8 @@ def create_head(name: str, *, in_features: int, num_classes: int, **params: Any)
         **params: the head's own options.
 
     Returns:
-        A module with `.weight` (num_classes, in_features), `forward(input, target) -> loss` and `.logits(input)`.
+        A module with `forward(input, target) -> loss`, `.logits(input)` and, where the classes are rows of a matrix,
+        `.weight` (num_classes, in_features).
 
     Raises:
         TypeError: if the head has no such option.
