@@ -23,8 +23,8 @@ CLAIM = Claim(
     differences=(
         "The paper trains on a million examples with up to 50 points by stochastic gradient descent and states of "
         "256 or 512, and reads the points one way; its coverage leaves out answers that cross themselves. Here a "
-        "point of a hull or a tour cannot be chosen twice. The exact ratio counts the dictionary's exact answers as "
-        "at least one."
+        "point of a hull or a tour cannot be chosen twice, nor while training. The exact ratio counts the "
+        "dictionary's exact answers as at least one."
     ),
     checks=(
         Check("coverage", ">=", 0.95, "hulls of 10 points are covered"),

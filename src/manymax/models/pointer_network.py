@@ -22,6 +22,7 @@ class PointerNetwork(nn.Module):
         combine: how the head compares, "additive" or "dot".
         both_ways: whether points are read from the last to the first, too, half of the width each way: then all of
             them bear on what each position is. The paper's network reads once.
+        once: whether a point is chosen at most once in an answer; then the chosen ones are masked, in training, too.
 
     Raises:
         ValueError: if an option of the head is out of range, or an odd width is to be shared.
@@ -40,9 +41,16 @@ class PointerNetwork(nn.Module):
     """
 
     def __init__(
-        self, width: int = 128, features: int = 2, *, combine: Combine = "additive", both_ways: bool = False
+        self,
+        width: int = 128,
+        features: int = 2,
+        *,
+        combine: Combine = "additive",
+        both_ways: bool = False,
+        once: bool = False,
     ) -> None:
         super().__init__()
+        self.once = once
         if both_ways and width % 2:
             raise ValueError(f"width: expected an even number to share between two ways, got {width}")
         size = width // 2 if both_ways else width
@@ -68,21 +76,29 @@ class PointerNetwork(nn.Module):
     def forward(self, points: Tensor, places: Tensor) -> Tensor:
         """Return the mean loss of answers (B, T), -100 where nothing is asked, to points (B, n, F)."""
         memory, state = self.read(points)
-        return self.head(self.answers(points, places, state), places, memory=memory)  # type: ignore[no-any-return]
+        answers, mask = self.answers(points, places, state), self.free(places, points.shape[1])
+        return self.head(answers, places, memory=memory, mask=mask)  # type: ignore[no-any-return]
+
+    def free(self, places: Tensor, count: int) -> Tensor | None:
+        """Return which of n points and the end may be chosen at each step of answers (B, T), (B, T, n + 1)."""
+        if not self.once:
+            return None
+        chosen = F.one_hot(torch.where(places < 0, count, places), count + 1)
+        chosen[..., count] = 0
+        return chosen.cumsum(1) - chosen == 0
 
     def scores(self, answers: Tensor, memory: Tensor) -> Tensor:
         """Return the scores of places (B, T, n + 1)."""
         return self.head.logits(answers, memory=memory)
 
     @torch.no_grad()
-    def search(self, points: Tensor, steps: int, beams: int = 1, *, once: bool = True, ends: bool = True) -> Tensor:
+    def search(self, points: Tensor, steps: int, beams: int = 1, *, ends: bool = True) -> Tensor:
         """Return the likeliest answers found, (B, steps), with the end n from where it comes first.
 
         Args:
             points: (B, n, F).
             steps: places of an answer at most.
             beams: answers that are followed at once; 1 takes the likeliest place each time.
-            once: whether a point may be chosen only once.
             ends: whether an answer may end before its last step.
         """
         batch, count, features = points.shape
@@ -106,7 +122,7 @@ class PointerNetwork(nn.Module):
             parent = (best.indices // (count + 1) + beams * torch.arange(batch)[:, None]).flatten()
             state = (state[0][:, parent], state[1][:, parent])
             found, free = torch.cat([found[parent], place[:, None]], 1), free[parent]
-            if once:
+            if self.once:
                 free = free & ~(F.one_hot(place, count + 1).bool() & ~only_end)
             last = spread[torch.arange(len(place)), place.clamp_max(count - 1)][:, None]
         return found.view(batch, beams, steps)[:, 0]
@@ -120,6 +136,7 @@ class DictionaryNetwork(PointerNetwork):
         features: numbers of a point.
         largest: points at most.
         both_ways: as there.
+        once: as there.
 
     Raises:
         ValueError: if there are more points, or an odd width is to be shared.
@@ -129,8 +146,10 @@ class DictionaryNetwork(PointerNetwork):
         arXiv:1409.0473.
     """
 
-    def __init__(self, width: int = 128, features: int = 2, *, largest: int, both_ways: bool = False) -> None:
-        super().__init__(width, features, both_ways=both_ways)
+    def __init__(
+        self, width: int = 128, features: int = 2, *, largest: int, both_ways: bool = False, once: bool = False
+    ) -> None:
+        super().__init__(width, features, both_ways=both_ways, once=once)
         self.largest = largest
         self.output = nn.Linear(2 * width, largest + 1)
 
@@ -156,4 +175,6 @@ class DictionaryNetwork(PointerNetwork):
         memory, state = self.read(points)
         words = self.words(self.answers(points, places, state), memory)
         wanted = torch.where(places == count, self.largest, places)
+        free = self.free(wanted, self.largest)
+        words = words if free is None else words.masked_fill(~free, -torch.inf)
         return F.cross_entropy(words.flatten(0, 1), wanted.flatten())

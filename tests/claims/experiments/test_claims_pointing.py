@@ -74,7 +74,7 @@ def test_coverage_of_a_square():
 
 def test_a_search_wide_enough_finds_the_likeliest_answer():
     torch.manual_seed(0)
-    model, x = PointerNetwork(8).eval(), points(3, sets=4)
+    model, x = PointerNetwork(8, once=True).eval(), points(3, sets=4)
     orders = [order + (3,) * (4 - len(order)) for k in range(4) for order in itertools.permutations(range(3), k)]
     for one, found in zip(x, model.search(x, 4, beams=40), strict=True):
         likeliest, best = None, -float("inf")
@@ -92,16 +92,20 @@ def test_a_search_wide_enough_finds_the_likeliest_answer():
         assert tuple(found.tolist()) == likeliest
 
 
-def test_the_loss_is_that_of_the_places_one_after_the_other():
+@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("words", [False, True])
+def test_the_loss_is_that_of_the_places_one_after_the_other(once, words):
     torch.manual_seed(0)
-    model, x = PointerNetwork(8), points(4, sets=2)
+    model = DictionaryNetwork(8, largest=4, once=once) if words else PointerNetwork(8, once=once)
+    x = points(4, sets=2)
     places = geometry.hull(x)
     memory, state = model.read(x)
-    last, logs = model.start.expand(2, 1, 2), []
+    last, logs, free = model.start.expand(2, 1, 2), [], torch.ones(2, 5, dtype=torch.bool)
     for step in range(places.shape[1]):
         out, state = model.decoder(last, state)
         index = places[:, step].clamp(0, 3)
-        logs.append(model.scores(out, memory)[:, 0].log_softmax(-1))
+        logs.append(model.scores(out, memory)[:, 0].masked_fill(~free, -torch.inf).log_softmax(-1))
+        free = free.scatter(1, index[:, None], not once)
         last = x[torch.arange(2), index][:, None]
     expected = torch.nn.functional.nll_loss(torch.stack(logs, 1).flatten(0, 1), places.flatten())
     torch.testing.assert_close(model(x, places), expected)
@@ -127,16 +131,21 @@ def test_both_ways_let_the_last_point_bear_on_the_first():
 
 def test_what_may_be_answered():
     torch.manual_seed(0)
-    model, x = PointerNetwork(8).eval(), points(6, sets=9)
+    model, x = PointerNetwork(8, once=True).eval(), points(6, sets=9)
     tours = model.search(x, 6, beams=2, ends=False)
     assert torch.equal(tours.sort(1).values, torch.arange(6).expand(9, 6))
-    free = model.search(x, 20, once=False)
-    assert ((free >= 0) & (free <= 6)).all()
     hulls = model.search(x, 7, beams=3)
     for places in hulls.tolist():
         given = [place for place in places if place < 6]
         assert len(set(given)) == len(given)
         assert places == given + [6] * (7 - len(given))
+
+
+def test_points_may_be_chosen_again_where_they_may():
+    torch.manual_seed(0)
+    found = PointerNetwork(8).search(points(3, sets=30), 9)
+    assert ((found >= 0) & (found <= 3)).all()
+    assert any(len({place for place in row if place < 3}) < sum(place < 3 for place in row) for row in found.tolist())
 
 
 def test_a_dictionary_has_an_end_and_no_more_points():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def tour_ratio(model: PointerNetwork, task: Geometry, beams: int) -> float:
 def triangles(model: PointerNetwork, task: Geometry, beams: int) -> float:
     """Return the mean share of the right triangles that are answered."""
     inputs, best = task.held_out()
-    found = model.search(inputs, best.shape[1], beams, once=False)
+    found = model.search(inputs, best.shape[1], beams)
 
     def sets(places: Tensor) -> set[tuple[int, ...]]:
         valid = [place for place in places.tolist() if 0 <= place < task.most]
@@ -68,7 +69,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     tour = Geometry("tour", **numbers["tour"]["points"], tested=numbers["tested"])
     delaunay = Geometry("delaunay", **numbers["delaunay"]["points"], tested=numbers["tested"])
     dictionary = learnt(
-        lambda: DictionaryNetwork(width, largest=hull.most, both_ways=True),
+        lambda: DictionaryNetwork(width, largest=hull.most, both_ways=True, once=True),
         hull,
         seed,
         numbers["hull"],
@@ -76,7 +77,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     )
     pointer, tourist, triangulator = (
         learnt(
-            lambda: PointerNetwork(width, both_ways=True),
+            partial(PointerNetwork, width, both_ways=True, once=task.question != "delaunay"),
             task,
             seed,
             numbers[task.question],
