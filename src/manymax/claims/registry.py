@@ -9,7 +9,9 @@ from manymax.claims.claim import Claim
 
 NAMES = (
     "aaren",
+    "cnn-svm",
     "colbert-projections",
+    "comp-sum-losses",
     "decoupled-softmax",
     "deltanet",
     "dsf",
@@ -17,6 +19,7 @@ NAMES = (
     "flash-attention-4",
     "flashdecoding-pp",
     "flowformer",
+    "fourier-head",
     "galerkin-transformer",
     "gated-deltanet",
     "gated-linear-attention",
@@ -24,6 +27,7 @@ NAMES = (
     "inline-attention",
     "kernelized-attention-rpe",
     "l2vit",
+    "ldr-losses",
     "lightning-attention",
     "lightning-attention-2",
     "linear-transformers",
@@ -36,6 +40,7 @@ NAMES = (
     "nats-l",
     "normalized-attention-pooling",
     "orthogonal-projection-loss",
+    "pointer-networks",
     "power-softmax",
     "retentive-network",
     "sd-ssm",
