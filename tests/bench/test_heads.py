@@ -63,7 +63,7 @@ def test_every_layer_s_step_learns_its_batch(trainer):
 
 
 def test_steps_begin_at_the_formulas_of_the_same_weight():
-    (x, target), weight = PROBLEM.batch(), PROBLEM.weight()
+    (x, target), weight = PROBLEM.batch(), PROBLEM.weight
     scores = (x @ weight.T).detach()
     found = {
         (one.head, one.name, one.backend): one.make(PROBLEM)() for one in trainers(["softmax", "z-loss-spherical"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from statistics import median
 from typing import Any
 
@@ -53,8 +53,9 @@ class HeadProblem:
         target = (float(self.classes) ** share).long().clamp_max(self.classes) - 1
         return x.to(self.device).requires_grad_(), target.to(self.device)
 
+    @cached_property
     def weight(self) -> Tensor:
-        """Return the rows (C, d) that all dense layers begin with."""
+        """Return the rows (C, d) that all layers begin with; each copies them."""
         generator = torch.Generator().manual_seed(1)
         weight = torch.empty(self.classes, self.features).normal_(std=self.features**-0.5, generator=generator)
         return weight.to(self.device)
@@ -116,7 +117,7 @@ def _module_step(module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], pr
 def _full_logits(problem: HeadProblem) -> Step:
     """Return torch's cross-entropy of all scores."""
     layer = nn.Linear(problem.features, 1, bias=False, device=problem.device)
-    layer.weight = nn.Parameter(problem.weight())
+    layer.weight = nn.Parameter(problem.weight.clone())
     return _module_step(layer, lambda x, target: F.cross_entropy(layer(x), target), problem)
 
 
@@ -138,7 +139,7 @@ def _head(label: str, problem: HeadProblem) -> Step:
     head = head.to(problem.device)
     if chosen.system in CHECKED:
         with torch.no_grad():
-            head.weight.copy_(problem.weight())
+            head.weight.copy_(problem.weight)
     return _module_step(head, head, problem)
 
 
@@ -146,7 +147,7 @@ def _layer(options: dict[str, Any], problem: HeadProblem) -> Step:
     """Return the layer with the exact update."""
     x, target = problem.batch()
     layer = SphericalOutput(problem.features, problem.classes, **options).to(problem.device)
-    layer.weight = problem.weight()
+    layer.weight = problem.weight
 
     def step() -> Tensor:
         loss: Tensor = layer(x, target)
@@ -199,7 +200,7 @@ def _error(trainer: Trainer, loss: Tensor, problem: HeadProblem) -> float:
     """Return how far, relative, the first step's loss is from the formula over a few tokens' scores at a time."""
     if trainer.exact is None:
         return 0.0 if bool(torch.isfinite(loss)) else float("inf")
-    (x, target), weight = problem.batch(), problem.weight()
+    (x, target), weight = problem.batch(), problem.weight
     few = max(1, 2**24 // problem.classes)
     parts = zip(torch.split(x.detach(), few), torch.split(target, few), strict=True)
     exact = torch.cat([trainer.exact((part @ weight.T).double(), own) for part, own in parts]).mean()
