@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from manymax import cli
-from manymax.bench import heads
+from manymax.bench import layers
 from manymax.bench.contender import Case
-from manymax.bench.heads import HeadProblem, HeadRow, Trainer, lines, run_heads, trainers
+from manymax.bench.heads import HeadRow, lines, run_heads
 from manymax.bench.heads_chart import chart
+from manymax.bench.layers import HeadProblem, Trainer, trainers
 
 PROBLEM = HeadProblem(classes=30, tokens=5, features=16)  # fewer leave nothing of torch's smallest cluster
 
@@ -63,7 +64,7 @@ def test_every_layer_s_step_learns_its_batch(trainer):
 
 
 def test_steps_begin_at_the_formulas_of_the_same_weight():
-    (x, target), weight = PROBLEM.batch(), PROBLEM.weight()
+    (x, target), weight = PROBLEM.batch(), PROBLEM.weight
     scores = (x @ weight.T).detach()
     found = {
         (one.head, one.name, one.backend): one.make(PROBLEM)() for one in trainers(["softmax", "z-loss-spherical"])
@@ -134,8 +135,8 @@ def test_a_chart_needs_neither_memory_nor_all_times():
 
 
 def test_the_default_heads_are_those_for_many_classes(monkeypatch):
-    monkeypatch.setattr(heads, "list_heads", lambda: ["arcface", "sampled-softmax", "softmax", "z-loss-spherical"])
-    assert heads.default_heads() == ["softmax", "sampled-softmax", "z-loss-spherical"]
+    monkeypatch.setattr(layers, "list_heads", lambda: ["arcface", "sampled-softmax", "softmax", "z-loss-spherical"])
+    assert layers.default_heads() == ["softmax", "sampled-softmax", "z-loss-spherical"]
 
 
 @pytest.mark.parametrize(

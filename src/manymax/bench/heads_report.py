@@ -12,7 +12,8 @@ from typing import Any
 from manymax._environment import environment
 from manymax._records import write_whole
 from manymax.bench.contender import Case
-from manymax.bench.heads import HeadProblem, HeadRow, default_heads, lines, run_heads, trainers
+from manymax.bench.heads import HeadRow, lines, run_heads
+from manymax.bench.layers import HeadProblem, default_heads, trainers
 from manymax.bench.report import duration, short, speed, threads
 from manymax.compare.report.wording import size
 from manymax.describe.table import aligned
