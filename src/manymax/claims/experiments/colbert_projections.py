@@ -16,8 +16,9 @@ from manymax.claims.experiments.functions import Function, functions
 from manymax.claims.experiments.training import part, trained
 from manymax.claims.experiments.views import Views
 from manymax.data.task import Examples
-from manymax.heads.colbert_projections import MaxSimHead, gradient_share, maxsim
+from manymax.heads.colbert_projections import MaxSimHead
 from manymax.heads.cosine import unit
+from manymax.heads.maxsim import gradient_share, maxsim
 
 BLOCK = 32  # queries that are ranked at once
 
