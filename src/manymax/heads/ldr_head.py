@@ -135,5 +135,7 @@ class LDRHead(Head):
     def update(self, input: Tensor, index: Tensor) -> None:
         """Take a step from the lambdas of examples (N,) with features (N, d)."""
         for part in chunks(len(input), self.num_classes, self.chunk_size):
-            scores = self.normalized(self.logits(input[part]).to(self.lambdas.dtype))
-            self.lambdas[index[part]] = next_lambda(scores, self.lambdas[index[part]], lam0=self.lam, alpha=self.alpha)
+            scores = self.normalized(self.logits(input[part]).to(wide(input.dtype)))
+            before = self.lambdas[index[part]].to(scores.dtype)
+            after = next_lambda(scores, before, lam0=self.lam, alpha=self.alpha)
+            self.lambdas[index[part]] = after.to(self.lambdas.dtype)
