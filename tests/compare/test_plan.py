@@ -78,7 +78,7 @@ def test_a_plan_goes_through_its_mapping():
 
 
 def test_every_site_has_candidates_of_its_own():
-    assert from_mapping({"site": "output"}).labels == ["softmax", "stablemax"]
+    assert from_mapping({"site": "output"}).labels[:2] == ["softmax", "stablemax"]
     assert from_mapping({"site": "head"}) == from_mapping({"site": "output"})
     assert from_mapping({}).labels == list(DEFAULTS["attention"])
 

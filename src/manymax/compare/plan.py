@@ -15,7 +15,7 @@ from manymax.compare.values import one_of, positive, whole
 
 DEFAULTS = {
     "attention": ("softmax", "sigmoid", "relu", "softplus", "stablemax", "softmax1", "entmax15"),
-    "output": ("softmax", "stablemax"),
+    "output": ("softmax", "stablemax", "comp-sum-losses:tau=1.5", "focal", "cnn-svm", "cosface", "z-loss-spherical"),
 }
 SITES = tuple(DEFAULTS)
 ALIASES = {"head": "output"}  # the library's own word for what acts there
