@@ -74,19 +74,22 @@ def test_coverage_of_a_square():
 
 def test_a_search_wide_enough_finds_the_likeliest_answer():
     torch.manual_seed(0)
-    model, x = PointerNetwork(8, once=True).eval(), points(3, sets=4)
-    orders = [order + (3,) * (4 - len(order)) for k in range(4) for order in itertools.permutations(range(3), k)]
-    for one, found in zip(x, model.search(x, 4, beams=40), strict=True):
+    model, x = PointerNetwork(8, once=True).eval(), points(4, sets=8)
+    with torch.no_grad():  # at the start all answers are about as likely, whatever the state
+        for parameter in model.parameters():
+            parameter.mul_(6)
+    orders = [order + (4,) * (5 - len(order)) for k in range(5) for order in itertools.permutations(range(4), k)]
+    for one, found in zip(x, model.search(x, 5, beams=80), strict=True):
         likeliest, best = None, -float("inf")
         for order in orders:
             target = torch.tensor([order])
             memory, state = model.read(one[None])
             scores = model.scores(model.answers(one[None], target, state), memory)[0]
-            total, free = 0.0, torch.ones(4, dtype=torch.bool)
+            total, free = 0.0, torch.ones(5, dtype=torch.bool)
             for step, place in enumerate(order):
                 total += float(scores[step].masked_fill(~free, -torch.inf).log_softmax(-1)[place].detach())
                 free[place] = False
-                if place == 3:
+                if place == 4:
                     break
             likeliest, best = (order, total) if total > best else (likeliest, best)
         assert tuple(found.tolist()) == likeliest
