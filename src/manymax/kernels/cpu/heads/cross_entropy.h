@@ -19,9 +19,8 @@ class CrossEntropy {
   void run() {
     if (call_.tokens == 0) return;
     Arena arena;
-    const int64_t padded = round_up(z_.tokens, kPanel);
     const int64_t scores = arena.reserve<float>(z_.blocks * kClasses * z_.tokens + kPanel);
-    const int64_t across = arena.reserve<E>(padded * z_.depth), along = arena.reserve<E>(z_.tokens / kEntries * z_.panels * kPanel);
+    const int64_t across = arena.reserve<E>(z_.groups * kPanel * z_.depth), along = arena.reserve<E>(z_.tokens / kEntries * z_.panels * kPanel);
     const int64_t running = arena.reserve<Running>(1, threads_);
     const int64_t sums = z_.strips * kStrip * z_.width, d_input = arena.reserve<float>(sums, threads_);
     const int64_t block = kClasses * z_.rows_step, rows = arena.reserve<E>(block, threads_);
@@ -61,7 +60,11 @@ class CrossEntropy {
 
   void chunk(Team team, int64_t token, int64_t count, LossRoom<E>& room, const LossHand<E>& hand) const {
     team.barrier();  // the chunk before is done with what is packed now
-    if (team.rank == 0) pack_panels(tokens_from(token, count, 0, call_.dim), round_up(z_.tokens, kPanel), room.across);
+    for (int64_t g = 0; team.rank == 0 && g < z_.groups; ++g) {
+      const int64_t left = count - g * z_.group;
+      pack_panels(tokens_from(token + g * z_.group, left < z_.group ? left : z_.group, 0, call_.dim), kPanel,
+                  room.across + g * z_.depth * kPanel);
+    }
     if (team.rank == team.size - 1 && call_.d_rows)
       for (int64_t p = 0; p < z_.panels; ++p)
         pack_tokens(tokens_from(token, count, p * kPanel, panel_dim(p)), z_.tokens, kPanel,
@@ -124,10 +127,10 @@ class CrossEntropy {
     for (int64_t k = 0; k < z_.depth; k += kDepth) {
       const int64_t depth = z_.depth - k < kDepth ? z_.depth - k : kDepth;
       fetch_rows(at.first + (strip + 1) * kStrip, kStrip, k / kDepth, steps);
-      for (int64_t p = 0; p * kPanel < z_.tokens; ++p) {
-        const int64_t left = (z_.tokens - p * kPanel) / kLane, vectors = left < kPanelVectors ? left : kPanelVectors;
-        const Factors<E> factors = {rows + k, step, room.across + (p * z_.depth + k) * kPanel, kPanel, depth};
-        float* to = at.scores + strip * kStrip * z_.tokens + p * kPanel;
+      for (int64_t g = 0; g < z_.groups; ++g) {
+        const int64_t left = z_.tokens - g * z_.group, vectors = (left < z_.group ? left : z_.group) / kLane;
+        const Factors<E> factors = {rows + k, step, room.across + (g * z_.depth + k) * kPanel, kPanel, depth};
+        float* to = at.scores + strip * kStrip * z_.tokens + g * z_.group;
         k == 0 ? multiply<E, Into::fresh>(factors, to, z_.tokens, 1, vectors)
                : multiply<E, Into::sum>(factors, to, z_.tokens, 1, vectors);
       }

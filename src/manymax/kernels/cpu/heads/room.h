@@ -28,6 +28,8 @@ struct LossSizes {
   int64_t width;    // floats of a row of d_input's sums
   int64_t strips;   // of a chunk's tokens
   int64_t rows_step;  // elements of a packed row
+  int64_t groups;     // of a chunk's tokens, of about as many vectors each: 80 as 48 and 32, since 16 alone take the time of 25
+  int64_t group;      // tokens of one
 
   explicit LossSizes(const LossCall& call)
       : tokens(chunk(call)),
@@ -36,7 +38,9 @@ struct LossSizes {
         panels((call.dim + kPanel - 1) / kPanel),
         width(round_up(call.dim, kLane)),
         strips((tokens + kStrip - 1) / kStrip),
-        rows_step(round_up(call.dim, kLane * kEntries) / kEntries) {}
+        rows_step(round_up(call.dim, kLane * kEntries) / kEntries),
+        groups((tokens + kPanel - 1) / kPanel),
+        group(round_up((tokens + groups - 1) / groups, kLane)) {}
 
   // Vectors of a panel of the dim.
   int64_t vectors(int64_t panel) const {
@@ -65,7 +69,7 @@ MM_INLINE void fetch(const void* from, int64_t bytes) {
 template <class E>
 struct LossRoom {
   float* scores;  // (classes, tokens): tokens side by side, so that a vector is some tokens of one class
-  E* across;      // the input in panels of tokens, for the scores
+  E* across;      // the input in panels, one for each group of tokens, for the scores
   E* along;       // the input token by token, in panels of the dim, for the rows' gradients
   alignas(64) float lse[kTokens], gain[kTokens], slope[kTokens], aim[kTokens];
   float least;  // a block whose gradients are all below it adds nothing
