@@ -17,7 +17,7 @@ from manymax.bench import machine
 from manymax.kernels.native import native
 
 ROOT = Path(__file__).parents[2]
-TINY = Scale("quick", 0.001, {24: 2}, (8,), 96, 32, (8,), (64, 128, 256))
+TINY = Scale("quick", 0.001, {24: 2}, (8,), 96, 32, (8,), (64, 128, 256), (16, 300))
 LIMITS = Limits(1e10, 2e10, 1e11, 2e11, "made up")
 
 

@@ -15,7 +15,7 @@ inline constexpr int64_t kDepth = 128;   // elements of a sum at a time, for the
 // Scores of a chunk, or a sixteenth of the rows' own number: 80 tokens of 50,257 classes in 16 MB, since each chunk reads all rows and
 // adds to all their gradients. Products of pairs are faster, and need twice as many tokens for that.
 template <class E>
-inline constexpr int64_t kScores = 5'000'000 * ElementOf<E>::kEntries;
+inline constexpr int64_t kScores = 4'500'000 * ElementOf<E>::kEntries;
 
 template <class E>
 struct LossSizes {
