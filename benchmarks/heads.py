@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -100,11 +101,12 @@ class OutputLayer:
         return F.cross_entropy(self.cap(F.linear(tokens, rows)), self.target, label_smoothing=self.smoothing)
 
     def torchs(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Return PyTorch's own, by chunks where it can."""
+        """Return PyTorch's own, by chunks where it can; where it cannot it warns, and takes all scores at once."""
         call: Any = F.linear_cross_entropy
-        loss: Tensor = call(
-            tokens, rows, self.target, label_smoothing=self.smoothing, options=LinearCrossEntropyOptions()
-        )
+        options = LinearCrossEntropyOptions()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loss: Tensor = call(tokens, rows, self.target, label_smoothing=self.smoothing, options=options)
         return loss
 
 
