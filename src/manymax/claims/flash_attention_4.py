@@ -85,5 +85,5 @@ CLAIM = Claim(
         "seconds": 0.0001,
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=2,
 )

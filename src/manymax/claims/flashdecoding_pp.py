@@ -82,5 +82,5 @@ CLAIM = Claim(
         "seconds": 0.0001,
     },
     seeds=(0, 1, 2),
-    minutes=4,
+    minutes=1,
 )

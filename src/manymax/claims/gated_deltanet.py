@@ -45,5 +45,5 @@ CLAIM = Claim(
         "recall": {"pairs": 2, "length": 16, "steps": 4, "batch_size": 2},
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=5,
 )

@@ -43,5 +43,5 @@ CLAIM = Claim(
         "text": {"length": 16, "steps": 4, "batch_size": 2},
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=1,
 )

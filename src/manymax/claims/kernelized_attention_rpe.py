@@ -63,5 +63,5 @@ CLAIM = Claim(
         "operations": {"width": 2, "lengths": [32, 64, 128]},
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=2,
 )

@@ -59,5 +59,5 @@ CLAIM = Claim(
         "seconds": 0.001,
     },
     seeds=(0, 1, 2),
-    minutes=2,
+    minutes=1,
 )

@@ -52,5 +52,5 @@ CLAIM = Claim(
         "time": {"head_dim": 8, "heads": 1, "lengths": [16, 64], "rounds": 2, "seconds": 0.001},
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=1,
 )

@@ -60,5 +60,5 @@ CLAIM = Claim(
         "time": {"width": 4, "lengths": [16, 32, 64], "rounds": 2, "seconds": 0.001},
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=2,
 )

@@ -63,5 +63,5 @@ CLAIM = Claim(
         "tested": 4,
     },
     seeds=(0, 1, 2),
-    minutes=5,
+    minutes=6,
 )

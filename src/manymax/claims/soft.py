@@ -65,5 +65,5 @@ CLAIM = Claim(
         "time": {"width": 4, "landmarks": 4, "lengths": [16, 32, 64], "rounds": 2, "seconds": 0.001},
     },
     seeds=(0, 1, 2),
-    minutes=2,
+    minutes=1,
 )

@@ -66,5 +66,5 @@ CLAIM = Claim(
         "warmup": 1,
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=5,
 )

@@ -64,5 +64,5 @@ CLAIM = Claim(
         "seconds": 0.001,
     },
     seeds=(0, 1, 2),
-    minutes=4,
+    minutes=2,
 )
