@@ -35,9 +35,10 @@ def table(claims: list[dict[str, Any]]) -> str:
     runs = [run for claim in done for run in claim["runs"]]
     dates = sorted(run["finished"][:10] for run in runs)
     machines = sorted({f"{run['environment']['processor']}, torch {run['environment']['torch']}" for run in runs})
+    when = f"on {dates[0]}" if dates[0] == dates[-1] else f"from {dates[0]} to {dates[-1]}"
     minutes = sum(run["seconds"] for run in runs) / 60
     lines = [
-        f"Measured from {dates[0]} to {dates[-1]} on {'; '.join(machines)}: {minutes:.0f} minutes in all.",
+        f"Measured {when} with {'; '.join(machines)}: {minutes:.0f} minutes in all.",
         "",
         "| Claim | Verdict | Checks that hold | The others: threshold and mean with its 95 % interval |",
         "| --- | --- | ---: | --- |",

@@ -37,11 +37,15 @@ def test_table():
     ]
     claims[1]["runs"][0]["finished"] = "2026-11-23T10:00:00+00:00"
     lines = HOOK["table"](claims).splitlines()
-    assert lines[0] == ("Measured from 2026-11-22 to 2026-11-23 on a processor, torch 2.13.0: 3 minutes in all.")
+    assert lines[0] == ("Measured from 2026-11-22 to 2026-11-23 with a processor, torch 2.13.0: 3 minutes in all.")
     assert lines[4:] == [
         "| [one](systems/claims/one.md) | holds | 1 of 1 |  |",
         "| [two](systems/claims/two.md) | fails | 1 of 3 | `b` &le; 1.25: 1.5 [1, 2]; `c` &le; 1.25: not measured |",
     ]
+
+
+def test_one_day():
+    assert HOOK["table"]([claim("one", "holds", check("speed", "holds"))]).startswith("Measured on 2026-11-22 with")
 
 
 def test_pages_without_the_mark_stay():
