@@ -125,6 +125,20 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def check_classes(target: Tensor, classes: int, ignore_index: int) -> None:
+    """Refuse targets that are neither a class nor to be ignored."""
+    wrong = target[((target < 0) | (target >= classes)) & (target != ignore_index)]
+    if len(wrong):
+        raise ValueError(f"target: expected classes in [0, {classes}) or {ignore_index}, got {int(wrong[0])}")
+
+
+def reduce(losses: Tensor, kept: Tensor, reduction: Reduction) -> Tensor:
+    """Return the losses (n,) of the tokens that count, reduced; "none" puts them in their places among all, (...)."""
+    if reduction == "none":
+        return losses.new_zeros(kept.shape).masked_scatter(kept, losses)
+    return losses.sum() / max(1, len(losses)) if reduction == "mean" else losses.sum()
+
+
 def chunks(count: int, classes: int, size: int | None) -> Iterator[slice]:
     """Yield the tokens of each chunk."""
     step = size or max(1, SCORES // max(classes, 1))

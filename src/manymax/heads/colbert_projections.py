@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from manymax.heads.chunk import SCORES, Linear, wide
+from manymax.heads.chunk import SCORES, Linear, reduce, wide
 from manymax.heads.chunked_loss import Way, each, total
 from manymax.heads.cosine import CosineHead, unit
 from manymax.heads.head import Common
@@ -190,6 +190,6 @@ class MaxSimHead(CosineHead):
         numbers = number.repeat_interleave(tokens)
         if self.reduction == "none":
             found = each(way, linear, numbers, ()).view(-1, tokens)[:, 0]
-            return found.new_zeros(kept.shape).masked_scatter(kept, found).view(shape)
+            return reduce(found, kept.view(shape), self.reduction)
         loss = total(way, linear, numbers, ())
         return loss / max(1, len(number)) if self.reduction == "mean" else loss

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from manymax.heads.chunk import Linear, Reduction, chunks, wide
+from manymax.heads.chunk import Linear, Reduction, check_classes, chunks, reduce, wide
 from manymax.heads.chunked_loss import Way, each, total
 
 
@@ -93,9 +93,6 @@ class Head(nn.Module):
         """
         return -self.log_weights(scores).gather(-1, target[:, None])[:, 0]
 
-    def prepare(self, linear: Linear, target: Tensor) -> None:
-        """Look at the whole batch, (N, d) and (N,), before its losses are computed. Nothing by default."""
-
     def term(self, linear: Linear, target: Tensor) -> Tensor | None:  # noqa: ARG002  # a subclass's need
         """Return what the whole loss has beside its tokens' losses; left out where reduction is "none"."""
         return None
@@ -134,11 +131,9 @@ class Head(nn.Module):
         shape = linear.input.shape[:-1]
         soft = target.is_floating_point()
         flat, target, *rows = linear.flat(), *(x.reshape(-1, *x.shape[len(shape) :]) for x in (target, *beside))
-        kept = None if soft else target != self.ignore_index
-        if kept is not None and not bool(kept.all()):
+        kept = torch.ones_like(target[:, 0], dtype=torch.bool) if soft else target != self.ignore_index
+        if not bool(kept.all()):
             flat, target, *rows = flat._replace(input=flat.input[kept]), target[kept], *(row[kept] for row in rows)
-        with torch.no_grad():
-            self.prepare(flat, target)
         extra = tuple(parameter for name, parameter in self.named_parameters() if name not in {"weight", "bias"})
 
         def numbered(scores: Tensor, number: Tensor) -> Tensor:
@@ -149,10 +144,7 @@ class Head(nn.Module):
         )
         wanted = torch.arange(len(target), device=target.device) if rows else target
         if self.reduction == "none":
-            found = each(way, flat, wanted, extra)
-            if kept is not None:
-                found = found.new_zeros(kept.shape).masked_scatter(kept, found)
-            return found.view(shape)
+            return reduce(each(way, flat, wanted, extra), kept.view(shape), "none")
         loss = total(way, flat, wanted, extra)
         loss = loss / max(1, len(target)) if self.reduction == "mean" else loss
         term = self.term(flat, target)
@@ -166,11 +158,7 @@ class Head(nn.Module):
         if linear.input.shape[-1] != rows.shape[-1]:
             raise ValueError(f"input: expected (..., {rows.shape[-1]}), got {tuple(linear.input.shape)}")
         if target.dtype == torch.int64 and target.shape == shape:
-            wrong = target[((target < 0) | (target >= len(rows))) & (target != self.ignore_index)]
-            if len(wrong):
-                raise ValueError(
-                    f"target: expected classes in [0, {len(rows)}) or {self.ignore_index}, got {int(wrong[0])}"
-                )
+            check_classes(target, len(rows), self.ignore_index)
             return
         if self.soft_targets and target.is_floating_point() and target.shape == (*shape, len(rows)):
             if target.requires_grad:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manymax.heads.chunk import chunks, wide
-from manymax.heads.chunked_loss import Way, each, total
 from manymax.heads.head import Common, Head
 from manymax.heads.ldr import aldr_kl, ldr_kl, next_lambda, price
 
@@ -95,14 +94,14 @@ class LDRHead(Head):
         return scores / scores.abs().mean(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
 
     def losses(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return the losses; a target (n, 2) has the example's number beside its class."""
-        scores = self.normalized(scores)
+        """Return the losses."""
         if not self.adaptive:
-            return ldr_kl(scores, target, lam=self.lam, margin=self.margin)
-        lam = None
-        if target.dim() == 2:
-            target, index = target.unbind(1)
-            lam = self.lambdas[index].to(scores.dtype)
+            return ldr_kl(self.normalized(scores), target, lam=self.lam, margin=self.margin)
+        return self.adapted(scores, target, None)
+
+    def adapted(self, scores: Tensor, target: Tensor, lam: Tensor | None) -> Tensor:
+        """Return the losses at given lambdas (n,); None is those of the maximum."""
+        scores = self.normalized(scores)
         return aldr_kl(scores, target, lam0=self.lam, alpha=self.alpha, margin=self.margin, lam=lam)
 
     def forward(self, input: Tensor, target: Tensor, *, index: Tensor | None = None) -> Tensor:
@@ -120,16 +119,12 @@ class LDRHead(Head):
         self.check(linear, target)
         if index.shape != target.shape or bool(((index < 0) | (index >= len(self.lambdas))).any()):
             raise ValueError(f"index: expected numbers in [0, {len(self.lambdas)}), one a target")
-        flat, kept = linear.flat(), (target != self.ignore_index).reshape(-1)
-        flat = flat._replace(input=flat.input[kept])
-        both = torch.stack([target.reshape(-1)[kept], index.reshape(-1)[kept]], 1)
-        self.update(flat.input, both[:, 1])
-        way = Way(self.losses, self.chunk_size, torch.float64 if self.float64 else wide(flat.input.dtype))
-        if self.reduction == "none":
-            losses = each(way, flat, both, ())
-            return losses.new_zeros(kept.shape).masked_scatter(kept, losses).view(target.shape)
-        loss = total(way, flat, both, ())
-        return loss / max(1, len(both)) if self.reduction == "mean" else loss
+        kept = target != self.ignore_index
+        self.update(linear.input[kept], index[kept])
+        return self.reduced_by(self._stored, linear, target, self.lambdas[index])
+
+    def _stored(self, scores: Tensor, target: Tensor, lam: Tensor) -> Tensor:
+        return self.adapted(scores, target, lam.to(scores.dtype))
 
     @torch.no_grad()
     def update(self, input: Tensor, index: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manymax.heads.chunk import Reduction, Settings, Tensors, wide
+from manymax.heads.chunk import Reduction, Settings, Tensors, check_classes, reduce, wide
 from manymax.heads.linear_loss import per_token, reduced
 
 
@@ -80,9 +80,7 @@ def linear_cross_entropy(
     settings.check(reduction)
     _check(input, linear_weight, target, linear_bias, weight, token_weight)
     if not target.is_floating_point() and target.device.type == "cpu":  # elsewhere torch's own gather says so
-        wrong = target[((target < 0) | (target >= len(linear_weight))) & (target != ignore_index)]
-        if len(wrong):
-            raise ValueError(f"target: expected classes in [0, {len(linear_weight)}) or {ignore_index}, got {wrong[0]}")
+        check_classes(target, len(linear_weight), ignore_index)
     if torch.is_autocast_enabled(input.device.type):
         dtype = torch.get_autocast_dtype(input.device.type)
         input, linear_weight = input.to(dtype), linear_weight.to(dtype)
@@ -97,8 +95,8 @@ def linear_cross_entropy(
     if reduction != "none" and not return_lse:
         return reduced(tensors, settings, reduction)
     losses, lse = per_token(tensors, settings)
-    if kept is not None and len(losses) < len(kept):
-        losses = losses.new_zeros(kept.shape).masked_scatter(kept, losses)
+    if kept is not None:
+        losses = reduce(losses, kept, "none")
     loss = losses.view(tokens) if reduction == "none" else losses.sum() / settings.divisor(reduction, tensors)
     return (loss, lse.view(tokens)) if return_lse else loss
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from manymax.heads.chunk import Linear, wide
+from manymax.heads.chunk import Linear, reduce, wide
 from manymax.heads.head import Common, Head
 from manymax.heads.structured import by_chunks
 
@@ -126,10 +126,7 @@ class PointerHead(Head):
 
         tokens = (wanted, asked.query, asked.owner, *(() if asked.seen is None else (asked.seen,)))
         found = by_chunks(losses, tuple(x[kept] for x in tokens), asked.key[:1].numel(), self.chunk_size)
-        found = found.to(wide(input.dtype))
-        if self.reduction == "none":
-            return found.new_zeros(kept.shape).masked_scatter(kept, found).view(target.shape)
-        return found.sum() / max(1, len(found)) if self.reduction == "mean" else found.sum()
+        return reduce(found.to(wide(input.dtype)), kept.view(target.shape), self.reduction)
 
     def _v(self) -> Tensor | None:
         return self.v if self.combine == "additive" else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from manymax.heads.chunk import Linear, wide
+from manymax.heads.chunk import Linear, reduce, wide
 from manymax.heads.head import Common, Head
 from manymax.heads.structured import by_chunks
 
@@ -90,13 +90,8 @@ class SampledSoftmaxHead(Head):
         if not self.training or self.num_samples >= self.num_classes:
             return super().reduced(linear, target)
         self.check(linear, target)
-        flat, wanted = linear.flat(), target.reshape(-1)
-        kept = wanted != self.ignore_index
-        losses = self.sampled(flat._replace(input=flat.input[kept]), wanted[kept])
-        if self.reduction == "none":
-            return losses.new_zeros(kept.shape).masked_scatter(kept, losses).view(target.shape)
-        total = losses.sum()
-        return total / max(1, len(losses)) if self.reduction == "mean" else total
+        kept = target != self.ignore_index
+        return reduce(self.sampled(linear._replace(input=linear.input[kept]), target[kept]), kept, self.reduction)
 
     def sampled(self, linear: Linear, target: Tensor) -> Tensor:
         """Return the losses of tokens (N, d) against one sample, (N,)."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from manymax.heads.chunk import Reduction, chunks
+from manymax.heads.chunk import Reduction, check_classes, chunks, reduce
 from manymax.heads.factored import FactoredWeight
 from manymax.heads.spherical import SphericalLoss, SphericalName, Sums
 from manymax.heads.z_loss_spherical import SphericalHead
@@ -119,10 +119,7 @@ class SphericalOutput(nn.Module):
         anchor = torch.zeros((), requires_grad=torch.is_grad_enabled())
         with torch.autocast(flat.device.type, enabled=False):
             losses: Tensor = _losses(self, flat, target[kept], anchor)
-        if self.reduction == "none":
-            return losses.new_zeros(kept.shape).masked_scatter(kept, losses)
-        loss = losses.sum()
-        return loss / max(1, len(flat)) if self.reduction == "mean" else loss
+        return reduce(losses, kept, self.reduction)
 
     def _check(self, input: Tensor, target: Tensor) -> None:
         """Refuse shapes and targets that do not fit, and weights too coarse to be kept as a product."""
@@ -136,11 +133,7 @@ class SphericalOutput(nn.Module):
                 f"target: expected torch.int64 of shape {tuple(input.shape[:-1])}, got {target.dtype} of shape "
                 f"{tuple(target.shape)}"
             )
-        wrong = target[((target < 0) | (target >= self.num_classes)) & (target != self.ignore_index)]
-        if len(wrong):
-            raise ValueError(
-                f"target: expected classes in [0, {self.num_classes}) or {self.ignore_index}, got {int(wrong[0])}"
-            )
+        check_classes(target, self.num_classes, self.ignore_index)
 
     def step(self, lr: float) -> None:
         """Subtract the learning rate times the gradients that backward passes have left, and drop those.

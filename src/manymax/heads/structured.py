@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from manymax.heads.chunk import Linear, chunks, wide
+from manymax.heads.chunk import Linear, chunks, reduce, wide
 from manymax.heads.head import Common, Head
 
 if TYPE_CHECKING:
@@ -83,14 +83,10 @@ class StructuredHead(Head):
     def reduced(self, linear: Linear, target: Tensor) -> Tensor:
         """Return the loss of features; the rows say nothing."""
         self.check(linear, target)
-        flat, wanted = linear.flat().input, target.reshape(-1)
-        kept = wanted != self.ignore_index
-        piece, width = self.way(torch.float64 if self.float64 else wide(flat.dtype))
-        losses = by_chunks(piece, (flat[kept], wanted[kept]), width, self.chunk_size).to(wide(flat.dtype))
-        if self.reduction == "none":
-            return losses.new_zeros(kept.shape).masked_scatter(kept, losses).view(target.shape)
-        total = losses.sum()
-        return total / max(1, len(losses)) if self.reduction == "mean" else total
+        kept, dtype = target != self.ignore_index, wide(linear.input.dtype)
+        piece, width = self.way(torch.float64 if self.float64 else dtype)
+        losses = by_chunks(piece, (linear.input[kept], target[kept]), width, self.chunk_size)
+        return reduce(losses.to(dtype), kept, self.reduction)
 
     def extra_repr(self) -> str:
         """Show the sizes, as `nn.Linear` does."""

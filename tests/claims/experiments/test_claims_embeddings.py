@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from manymax.claims.experiments import embeddings, madacos, sphereface2
+from manymax.claims.experiments import embeddings, given, madacos, sphereface2
 from manymax.claims.experiments.hyperspherical_embedding import Contrastive, Triplet
 from manymax.claims.experiments.orthogonal_projection_loss import angles, attacked_accuracy
 from manymax.heads.registry import create_head
@@ -80,11 +80,11 @@ def test_identities_are_nearer_to_themselves_than_to_others():
 
 
 def test_a_network_starts_the_same_whatever_the_head():
-    task = embeddings.Labelled((FEATURES, LABELS), (FEATURES, LABELS))
+    task = given.Given((FEATURES, LABELS), (FEATURES, LABELS))
     numbers = {"steps": 2, "batch_size": 4, "learning_rate": 0.0, "warmup": 1}
     first, second = (
         embeddings.learn(
-            lambda: embeddings.perceptron(4, [5], 3),
+            lambda: given.perceptron(4, [5], 3),
             lambda name=name: create_head(name, in_features=3, num_classes=4),
             task,
             0,

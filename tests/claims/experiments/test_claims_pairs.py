@@ -13,7 +13,8 @@ from manymax.claims.experiments import (
     wasserstein_dependency,
 )
 from manymax.claims.experiments.functions import Function, functions, pieces, words
-from manymax.claims.experiments.views import Towers, Views, halves, images
+from manymax.claims.experiments.given import Given
+from manymax.claims.experiments.views import Towers, halves, images
 from manymax.heads.colbert_projections import MaxSimHead
 
 
@@ -164,6 +165,6 @@ def test_a_student_does_not_train_its_teacher():
 def test_functions_are_made_of_plain_parts():
     one = Function("m", ("a",), ("b",), ("c",))
     assert one.held_out == Function("m", (), (), ()).held_out
-    task = Views((torch.zeros(2, 1), torch.zeros(2, 1)), (torch.zeros(1, 1), torch.zeros(1, 1)))
+    task = Given((torch.zeros(2, 1), torch.tensor([0, 1])), (torch.zeros(1, 1), torch.tensor([2])))
     assert task.num_classes == 3
     assert len(task.batch("train", 0, 2)[0]) == 2

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from manymax.claims.claim import Metrics, Numbers, Progress
 from manymax.claims.experiments.functions import Function, functions
+from manymax.claims.experiments.given import Given
 from manymax.claims.experiments.training import part, trained
-from manymax.claims.experiments.views import Views
 from manymax.data.task import Examples
 from manymax.heads.colbert_projections import MaxSimHead
 from manymax.heads.cosine import unit
@@ -116,7 +116,7 @@ def retriever(vectors: Tensor, out_features: int, temperature: float, options: d
     return Retriever(vectors, head)
 
 
-def retrieval(width: int, *, query: int, document: int, vocabulary: int, window: int) -> tuple[Views, Tensor]:
+def retrieval(width: int, *, query: int, document: int, vocabulary: int, window: int) -> tuple[Given, Tensor]:
     """Return docstrings and code as word numbers, and the words' vectors, of which number 0 is zeros."""
     train, validation = ([each for each in functions() if each.held_out == held_out] for held_out in (False, True))
     texts = [text for each in train for text in (each.doc, (*each.name, *each.body))]
@@ -129,7 +129,7 @@ def retrieval(width: int, *, query: int, document: int, vocabulary: int, window:
         return _rows([x for x, _ in pairs], query), _rows([y for _, y in pairs], document)
 
     numbered = [[place[word] for word in text if word in place] for text in texts]
-    return Views(examples(train), examples(validation)), word_vectors(numbered, len(place), width, window)
+    return Given(examples(train), examples(validation)), word_vectors(numbered, len(place), width, window)
 
 
 def _known(text: Sequence[str], place: dict[str, int], limit: int) -> list[int]:

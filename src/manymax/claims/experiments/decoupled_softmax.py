@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from manymax.claims.claim import Metrics, Numbers, Progress
 from manymax.claims.experiments.functions import Function, TextEncoder, functions, pieces
+from manymax.claims.experiments.given import Given
 from manymax.claims.experiments.training import part, trained
-from manymax.claims.experiments.views import Views
 from manymax.heads.cosine import unit
 from manymax.heads.registry import create_head
 from manymax.heads.soft_topk import soft_topk
@@ -23,7 +23,7 @@ STEP = 1e-6  # of the central differences
 class Tagged(NamedTuple):
     """The task, and its labels' words."""
 
-    task: Views
+    task: Given
     labels: Tensor
 
 
@@ -101,7 +101,7 @@ def tags(buckets: int, limit: int, positives: int, occurrences: int) -> Tagged:
             row[own] = 1
         return pieces([each.doc for each, _ in found], buckets, limit), wanted
 
-    return Tagged(Views(examples(train), examples(validation)), pieces([[word] for word in labels], buckets, limit))
+    return Tagged(Given(examples(train), examples(validation)), pieces([[word] for word in labels], buckets, limit))
 
 
 def topk_errors(seed: int, *, rows: int, labels: int) -> Metrics:

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from manymax.claims.claim import Numbers, Progress
+from manymax.claims.experiments.given import Given
 from manymax.claims.experiments.training import trained
 from manymax.data.digits import Digits
-from manymax.data.task import ACCURACY, Examples, FiniteTask, Split
+from manymax.data.task import Examples
 from manymax.heads.cosine import unit
 from manymax.heads.hyperspherical_embedding import nearest_class_mean
-
-
-@dataclass(frozen=True)
-class Labelled(FiniteTask):
-    """Examples at hand; the labels of those for training may be wrong."""
-
-    name: ClassVar = "labelled"
-    kind: ClassVar = "classification"
-    family: ClassVar = "vit"
-    metric: ClassVar = ACCURACY
-
-    train: Examples
-    validation: Examples
-
-    @property
-    def num_classes(self) -> int:
-        """Return how many labels there are."""
-        return int(max(labels.max() for _, labels in (self.train, self.validation))) + 1
-
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """Return what a model must know."""
-        return {"num_classes": self.num_classes}
-
-    def examples(self, split: Split) -> Examples:
-        """Return every example of a split."""
-        return self.train if split == "train" else self.validation
 
 
 class Embedder(nn.Module):
@@ -86,19 +59,10 @@ def _convolutions(channels: int) -> list[nn.Module]:
     return [first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.MaxPool2d(2)]
 
 
-def perceptron(width: int, hidden: Sequence[int], dim: int) -> nn.Sequential:
-    """Return a network with hidden layers of these widths."""
-    layers: list[nn.Module] = []
-    for size in hidden:
-        layers += [nn.Linear(width, size), nn.ReLU()]
-        width = size
-    return nn.Sequential(*layers, nn.Linear(width, dim))
-
-
 def learn(
     network: Callable[[], nn.Module],
     head: Callable[[], nn.Module],
-    task: Labelled,
+    task: Given,
     seed: int,
     numbers: Numbers,
     progress: Progress,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.embeddings import Labelled, convolutional, identities, learn, perceptron
+from manymax.claims.experiments.embeddings import convolutional, identities, learn
+from manymax.claims.experiments.given import Given, perceptron
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
 from manymax.heads.registry import create_head
@@ -25,7 +26,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     parts = 1 + len(numbers["dims"])
     digits = Digits()
     try:
-        task = Labelled(digits.examples("train"), digits.examples("validation"))
+        task = Given(digits.examples("train"), digits.examples("validation"))
     except ImportError as error:
         metrics |= dict.fromkeys(DIGITS, Untestable(str(error)))
     else:
@@ -52,15 +53,15 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     return metrics | {"coherence_over_alpha": max(above), "head_parameters_ratio": max(ratios)}
 
 
-def many_classes(seed: int, numbers: Numbers) -> Labelled:
+def many_classes(seed: int, numbers: Numbers) -> Given:
     """Return a task of many identities, with every `held_out`th example for validation."""
     inputs, labels = identities(**numbers["identities"], seed=seed)
     held_out = torch.arange(len(labels)) % numbers["held_out"] == 0
-    return Labelled((inputs[~held_out], labels[~held_out]), (inputs[held_out], labels[held_out]))
+    return Given((inputs[~held_out], labels[~held_out]), (inputs[held_out], labels[held_out]))
 
 
 def contest(
-    network: Callable[[], nn.Module], vectors: Tensor, task: Labelled, seed: int, numbers: Numbers, progress: Progress
+    network: Callable[[], nn.Module], vectors: Tensor, task: Given, seed: int, numbers: Numbers, progress: Progress
 ) -> tuple[float, float, float]:
     """Return accuracies in percent with fixed vectors and with a linear layer, and the heads' parameters' ratio."""
     count, dim = vectors.shape

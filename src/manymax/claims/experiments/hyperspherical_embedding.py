@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.embeddings import Labelled, convolutional, digits, few_shot_accuracy, learn, only
+from manymax.claims.experiments.embeddings import convolutional, digits, few_shot_accuracy, learn, only
+from manymax.claims.experiments.given import Given
 from manymax.claims.experiments.training import part
 from manymax.heads.cosine import unit
 from manymax.heads.registry import create_head
@@ -74,7 +75,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     for split in range(numbers["splits"]):
         order = torch.randperm(10, generator=generator).tolist()
         trained, (images, labels) = only(examples, order[:classes]), only(examples, order[classes:])
-        task = Labelled(trained, trained)
+        task = Given(trained, trained)
         episodes = int(torch.randint(2**31, (), generator=generator))
         for index, (name, head) in enumerate(heads.items()):
             tell = part(progress, name, split * len(heads) + index, numbers["splits"] * len(heads))

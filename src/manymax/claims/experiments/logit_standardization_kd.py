@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manymax.claims.claim import Metrics, Numbers, Progress
+from manymax.claims.experiments.given import Given
 from manymax.claims.experiments.training import part, trained
-from manymax.claims.experiments.views import Views, images
+from manymax.claims.experiments.views import images
 from manymax.data.task import Examples, Split, stream
 from manymax.heads.logit_standardization_kd import LogitStandardizationKDHead, kd_loss
 
@@ -69,7 +70,7 @@ class Student(nn.Module):
 def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     """Train the teacher and four students, then look at the loss itself."""
     train, test = (noised(split, numbers["noise"], seed) for split in ("train", "validation"))
-    task = Views(train, test)
+    task = Given(train, test)
     settings = {**numbers, **numbers["teacher"]}
     teacher: Teacher = trained(
         partial(Teacher, numbers["channels"]), task, seed, settings, part(progress, "teacher", 0, 5)

@@ -9,14 +9,8 @@ import torch
 from torch import Tensor
 
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.embeddings import (
-    Embedder,
-    Labelled,
-    convolutional,
-    digits,
-    mean_average_precision,
-    only,
-)
+from manymax.claims.experiments.embeddings import Embedder, convolutional, digits, mean_average_precision, only
+from manymax.claims.experiments.given import Given
 from manymax.claims.experiments.training import part, trained
 from manymax.heads.madacos import MadaCosHead
 from manymax.heads.registry import create_head
@@ -57,7 +51,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
         examples = digits()
     except ImportError as error:
         return dict.fromkeys(METRICS, Untestable(str(error)))
-    task = Labelled(only(examples, range(TRAINED)), only(examples, range(TRAINED, 10)))
+    task = Given(only(examples, range(TRAINED)), only(examples, range(TRAINED, 10)))
     dim = numbers["dim"]
     sizes = {"in_features": dim, "num_classes": TRAINED}
     grid = [

@@ -8,16 +8,8 @@ import torch
 from torch import Tensor
 
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.embeddings import (
-    Embedder,
-    Labelled,
-    digits,
-    few_shot_accuracy,
-    learn,
-    mislabelled,
-    only,
-    pooled,
-)
+from manymax.claims.experiments.embeddings import Embedder, digits, few_shot_accuracy, learn, mislabelled, only, pooled
+from manymax.claims.experiments.given import Given
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
 from manymax.data.task import Examples
@@ -65,7 +57,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
         network = partial(pooled, dim, numbers["channels"])
         tell = part(progress, "cross-entropy" if gamma is None else f"gamma {gamma:g}", done, parts)
         done += 1
-        return learn(network, head, Labelled(examples, held_out), seed, numbers, tell)
+        return learn(network, head, Given(examples, held_out), seed, numbers, tell)
 
     metrics: Metrics = {}
     clean: list[Embedder] = []

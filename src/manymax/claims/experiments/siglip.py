@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
 from manymax.claims.experiments.functions import TextEncoder, functions, pieces
+from manymax.claims.experiments.given import Given, perceptron
 from manymax.claims.experiments.training import part, trained
-from manymax.claims.experiments.views import Towers, Views, halves, perceptron
+from manymax.claims.experiments.views import Towers, halves
 from manymax.compare.memory import peak_memory
 from manymax.heads.cosine import unit
 from manymax.heads.head import Head
@@ -52,8 +53,8 @@ def recall(head: Head, batch: int, seed: int, numbers: Numbers, progress: Progre
     width, buckets = numbers["width"], numbers["buckets"]
     start = {key: value.clone() for key, value in head.state_dict().items()}
     found = []
-    towers: list[tuple[Views, Callable[[], nn.Module]]] = [
-        (halves(), partial(perceptron, 32, 2 * width, width)),
+    towers: list[tuple[Given, Callable[[], nn.Module]]] = [
+        (halves(), partial(perceptron, 32, [2 * width], width)),
         (names(buckets, numbers["limit"]), partial(TextEncoder, buckets, width)),
     ]
     for index, (task, tower) in enumerate(towers):
@@ -70,14 +71,14 @@ def two(tower: Callable[[], nn.Module], head: Head) -> Towers:
     return Towers(tower(), tower(), head)
 
 
-def names(buckets: int, limit: int) -> Views:
+def names(buckets: int, limit: int) -> Given:
     """Return docstrings and names of functions as pieces."""
     splits = [[each for each in functions() if each.held_out == held_out] for held_out in (False, True)]
     train, validation = (
         (pieces([each.doc for each in split], buckets, limit), pieces([each.name for each in split], buckets, limit))
         for split in splits
     )
-    return Views(train, validation)
+    return Given(train, validation)
 
 
 def _pairs(seed: int, count: int, width: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

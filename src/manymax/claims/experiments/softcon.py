@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from manymax.claims.claim import Metrics, Numbers, Progress
+from manymax.claims.experiments.given import Given
 from manymax.claims.experiments.training import part, trained
-from manymax.claims.experiments.views import Views, images
+from manymax.claims.experiments.views import images
 from manymax.data.task import Examples, Split, stream
 from manymax.heads.registry import create_head
 
@@ -70,7 +71,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     for index, (name, (head, options)) in enumerate(heads.items()):
         make = partial(pretrained, head, options, numbers["channels"], numbers["width"])
         tell = part(progress, name, index, len(heads))
-        found[name] = precision(trained(make, Views(train, test), seed, numbers, tell), probe, test)
+        found[name] = precision(trained(make, Given(train, test), seed, numbers, tell), probe, test)
     torch.manual_seed(seed)
     untrained = precision(pretrained("infonce", {}, numbers["channels"], numbers["width"]), probe, test)
     return {

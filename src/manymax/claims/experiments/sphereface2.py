@@ -11,16 +11,15 @@ from torch import Tensor, nn
 
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
 from manymax.claims.experiments.embeddings import (
-    Labelled,
     convolutional,
     digits,
     identities,
     learn,
     mislabelled,
     only,
-    perceptron,
     true_accept_rate,
 )
+from manymax.claims.experiments.given import Given, perceptron
 from manymax.claims.experiments.training import part
 from manymax.data.task import Examples
 from manymax.heads.registry import create_head
@@ -68,13 +67,13 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     }
 
 
-def open_set(examples: Examples, count: int, trained: int) -> Labelled:
+def open_set(examples: Examples, count: int, trained: int) -> Given:
     """Return a task of the first classes, with the others for validation."""
-    return Labelled(only(examples, range(trained)), only(examples, range(trained, count)))
+    return Given(only(examples, range(trained)), only(examples, range(trained, count)))
 
 
 def contest(
-    network: Callable[[], nn.Module], task: Labelled, seed: int, numbers: Numbers, progress: Progress
+    network: Callable[[], nn.Module], task: Given, seed: int, numbers: Numbers, progress: Progress
 ) -> dict[str, float]:
     """Return the true accept rate in percent on classes that were not trained, for each head with its defaults."""
     classes = int(task.train[1].max()) + 1

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from manymax._extras import require
+from manymax.claims.experiments.given import Given
 from manymax.data.digits import Digits
-from manymax.data.task import ACCURACY, Examples, FiniteTask, Recipe, Split, stream
+from manymax.data.task import Recipe, stream
 from manymax.heads.head import Head
 
 
 @dataclass(frozen=True, eq=False)
-class Table(FiniteTask):
+class Table(Given):
     """Rows of features (n, ...) and labels (n,), some of them for testing.
 
     Args:
@@ -26,13 +27,8 @@ class Table(FiniteTask):
     """
 
     name: ClassVar = "table"
-    kind: ClassVar = "classification"
-    family: ClassVar = "gpt"
-    metric: ClassVar = ACCURACY
     recipe: ClassVar = Recipe(batch_size=64, steps=200, learning_rate=1e-3, warmup=10)
 
-    train: Examples
-    validation: Examples
     classes: int
 
     @property
@@ -44,10 +40,6 @@ class Table(FiniteTask):
     def model_options(self) -> dict[str, Any]:
         """Return the number of features."""
         return {"in_features": self.train[0][0].numel()}
-
-    def examples(self, split: Split) -> Examples:
-        """Return a split."""
-        return self.train if split == "train" else self.validation
 
     def relabelled(self, labels: Tensor) -> Table:
         """Return the table with other labels for training."""

@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor, nn
 
+from manymax.claims.experiments.given import Given
 from manymax.data.digits import Digits
-from manymax.data.task import ACCURACY, Examples, FiniteTask, Split
+from manymax.data.task import Examples, Split
 from manymax.heads.cosine import unit
-
-
-@dataclass(frozen=True)
-class Views(FiniteTask):
-    """Examples at hand: one view of each thing, and another one, or what is wanted of it."""
-
-    name: ClassVar = "views"
-    kind: ClassVar = "classification"
-    family: ClassVar = "vit"
-    metric: ClassVar = ACCURACY
-
-    train: Examples
-    validation: Examples
-
-    @property
-    def num_classes(self) -> int:
-        """Return how many things there are."""
-        return sum(len(first) for first, _ in (self.train, self.validation))
-
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """Return nothing: models know what they are made for."""
-        return {}
-
-    def examples(self, split: Split) -> Examples:
-        """Return every example of a split."""
-        return self.train if split == "train" else self.validation
 
 
 class Towers(nn.Module):
@@ -59,11 +30,6 @@ class Towers(nn.Module):
         return float(((x @ y.T).argmax(1) == torch.arange(len(x))).double().mean())
 
 
-def perceptron(width: int, hidden: int, dim: int) -> nn.Sequential:
-    """Return a network with one hidden layer."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dim))
-
-
 def images(split: Split) -> Examples:
     """Return scikit-learn's digits (n, 8, 8) and labels.
 
@@ -74,11 +40,11 @@ def images(split: Split) -> Examples:
     return pixels[:, 0], labels
 
 
-def halves() -> Views:
+def halves() -> Given:
     """Return the left and the right half of each digit, (n, 32)."""
 
     def both(split: Split) -> Examples:
         pixels, _ = images(split)
         return pixels[..., :4].flatten(1), pixels[..., 4:].flatten(1)
 
-    return Views(both("train"), both("validation"))
+    return Given(both("train"), both("validation"))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from manymax.claims.claim import Metrics, Numbers, Progress
+from manymax.claims.experiments.given import Given, perceptron
 from manymax.claims.experiments.training import part, trained
-from manymax.claims.experiments.views import Views, images, perceptron
+from manymax.claims.experiments.views import images
 from manymax.data.task import Split, stream
 from manymax.heads.wasserstein_dependency import wpc_loss
 
@@ -22,7 +23,7 @@ class Predictor(nn.Module):
 
     def __init__(self, pixels: int, hidden: int, width: int, gp: float) -> None:
         super().__init__()
-        self.first, self.second = (perceptron(pixels, hidden, width) for _ in range(2))
+        self.first, self.second = (perceptron(pixels, [hidden], width) for _ in range(2))
         self.gp, self.most = gp, -math.inf
 
     def critic(self, x: Tensor, y: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
             for name, size in sizes.items()
         }
         views = [strips("train", digits["train"], seed, view) for view in (0, 1)]
-        task = Views((views[0], views[1]), (views[0][:0], views[1][:0]))
+        task = Given((views[0], views[1]), (views[0][:0], views[1][:0]))
         make = partial(Predictor, 64 * count, numbers["hidden"], numbers["width"], numbers["gp"] if bounded else 0.0)
         tell = part(progress, f"{count} digits{', bounded' * bounded}", index, 6)
         model: Predictor = trained(make, task, seed, numbers, tell)
