@@ -7,8 +7,7 @@ import pytest
 import torch
 from linear_cases import DTYPES, KINDS, NAMES, Case, assert_accurate, inputs, needs_kernels, run
 
-from manymax.kernels import linear
-from manymax.kernels.linear_call import FEW
+from manymax.kernels import columns, linear, linear_call
 
 pytestmark = needs_kernels
 SIZES = [  # around vectors, strips of 6, sub-chunks of 16 and chunks of 48
@@ -56,7 +55,7 @@ def test_half_precision(kind, dtype):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("tokens", [1, FEW, FEW + 1])
+@pytest.mark.parametrize("tokens", [1, linear_call.FEW, linear_call.FEW + 1])
 @pytest.mark.usefixtures("poisoned")
 def test_few_tokens(kind, tokens):
     for state in (False, True):
@@ -168,6 +167,35 @@ def test_segments_of_a_long_head(decay, threads):
     assert_accurate(
         inputs(Case(decay, state=True, heads=1, key_heads=1, tokens=1400, dim=30, value_dim=30, strength=0.01))
     )
+
+
+@pytest.mark.parametrize("decay", [None, "head", "token"])
+@pytest.mark.parametrize(("heads", "key_heads", "width", "runs"), [(1, 1, 48, 3), (2, 1, 64, 2), (4, 2, 32, 2)])
+def test_columns_of_a_long_delta_rule(decay, heads, key_heads, width, runs, threads, monkeypatch):
+    monkeypatch.setattr(columns, "FEWEST", 150)
+    torch.set_num_threads(6)
+    case = Case(decay, True, True, 1, heads, key_heads, 150, 24, width, strength=0.01)
+    given = inputs(case)
+    assert columns.parts(linear_call.Tensors(*given.values())) == runs
+    assert_accurate(given)
+
+
+@pytest.mark.parametrize(
+    ("change", "runs"),
+    [
+        ({}, 2),
+        ({"value_dim": 80}, 1),  # five vectors are not cut in two
+        ({"value_dim": 40}, 1),  # no whole vectors
+        ({"heads": 2, "key_heads": 2}, 1),  # a head for each thread
+        ({"tokens": columns.FEWEST - 1}, 1),
+        ({"delta": False}, 1),  # segments of tokens serve it
+        ({"batch": 0}, 1),
+    ],
+)
+def test_when_columns_are_shared_out(change, runs, threads):
+    torch.set_num_threads(2)
+    case = Case("token", True, True, 1, 1, 1, columns.FEWEST, 8, 32)
+    assert columns.parts(linear_call.Tensors(*inputs(replace(case, **change)).values())) == runs
 
 
 def as_views(given):

@@ -5,7 +5,8 @@ import torch
 from linear_cases import Case, inputs, needs_kernels
 from torch.library import opcheck
 
-from manymax.kernels import linear
+from manymax.kernels import columns, linear
+from manymax.kernels.linear_call import Tensors
 from manymax.kernels.native import native
 
 pytestmark = needs_kernels
@@ -38,6 +39,17 @@ def test_opcheck(case):
     opcheck(torch.ops.manymax.recurrence, (*given.values(), 0))
     folded = {name: given[name].transpose(1, 2).contiguous().transpose(1, 2) for name in ("query", "key", "value")}
     opcheck(torch.ops.manymax.recurrence, (*(given | folded).values(), 48))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_opcheck_of_columns(monkeypatch):
+    monkeypatch.setattr(columns, "FEWEST", 20)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    given = leaves(Case("head", True, True, 1, 2, 1, 20, 6, 32))
+    folded = {name: given[name].transpose(1, 2).contiguous().transpose(1, 2) for name in ("query", "key", "value")}
+    for each in (given, given | folded):
+        assert columns.parts(Tensors(*each.values())) == 2
+        opcheck(torch.ops.manymax.recurrence, (*each.values(), 0))
 
 
 @pytest.mark.parametrize("needs", [(True, True, True), (False, True, False), (False, False, False)])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manymax.kernels import linear_call
+from manymax.kernels import columns
 from manymax.kernels.attention import opaque, plain
 from manymax.kernels.attention_call import DTYPES
 from manymax.kernels.linear_call import Tensors, empty_gradients, empty_results
@@ -79,7 +79,7 @@ def attend(
     elif torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
         results = _apply(chunk, *tensors)
     else:
-        results = linear_call.forward(tensors, chunk)
+        results = columns.forward(tensors, chunk)
     return results
 
 
@@ -92,7 +92,7 @@ class _Recurrence(torch.autograd.Function):
         ctx.chunk = chunk
         ctx.save_for_backward(*given)
         ctx.set_materialize_grads(False)
-        return linear_call.forward(Tensors(*given), chunk)
+        return columns.forward(Tensors(*given), chunk)
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor | None, d_state: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -102,7 +102,7 @@ class _Recurrence(torch.autograd.Function):
         if torch.is_grad_enabled() or not plain(grads) or any(is_batched(d) for d in grads):
             found = torch.ops.manymax.recurrence_backward(d_out, d_state, *tensors, needs, ctx.chunk)
         else:
-            found = linear_call.backward(d_out, d_state, tensors, needs, ctx.chunk)
+            found = columns.backward(d_out, d_state, tensors, needs, ctx.chunk)
         return None, *_asked(found, needs)
 
 
@@ -116,7 +116,7 @@ def _asked(found: tuple[Tensor, ...], needs: tuple[bool, ...]) -> tuple[Tensor |
 
 def _op(*args: Any) -> tuple[Tensor, Tensor]:
     *given, chunk = args
-    return linear_call.forward(Tensors(*given), chunk)
+    return columns.forward(Tensors(*given), chunk)
 
 
 def _fake(*args: Any) -> tuple[Tensor, Tensor]:
@@ -125,7 +125,7 @@ def _fake(*args: Any) -> tuple[Tensor, Tensor]:
 
 def _op_backward(d_out: Tensor | None, d_state: Tensor | None, *args: Any) -> tuple[Tensor, ...]:
     *given, needs, chunk = args
-    return linear_call.backward(d_out, d_state, Tensors(*given), needs, chunk)
+    return columns.backward(d_out, d_state, Tensors(*given), needs, chunk)
 
 
 def _fake_backward(d_out: Tensor | None, d_state: Tensor | None, *args: Any) -> tuple[Tensor, ...]:

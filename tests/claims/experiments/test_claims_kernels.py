@@ -8,6 +8,7 @@ import torch
 
 from manymax.claims.experiments import flash_attention_4 as flash
 from manymax.claims.experiments import flashdecoding_pp as decoding
+from manymax.claims.experiments import flat_products as flat
 from manymax.claims.experiments import two_pass_softmax as passes
 from manymax.claims.experiments.recorded import recorded
 from manymax.claims.experiments.timing import best_times
@@ -215,6 +216,37 @@ def test_the_smallest_ratio_of_long_caches_counts(monkeypatch):
     assert metrics["time_ratio_groups_bfloat16"] == 3
     assert metrics["time_noise"] == 1
     assert metrics["gigabytes_per_second"] == pytest.approx(2 * 100 * 64 * 4 / 1e9)
+
+
+@pytest.mark.parametrize("form", flat.FORMS)
+@pytest.mark.parametrize("tokens", [1, 7, 8, 9])
+def test_flat_products(form, tokens):
+    input, weight = torch.randn(tokens, 5, dtype=torch.double), torch.randn(3, 5, dtype=torch.double)
+    torch.testing.assert_close(form(input, weight), torch.einsum("mk,nk->mn", input, weight))
+
+
+@pytest.mark.parametrize(
+    ("times", "bounds"),
+    [
+        ([[1, 9, 9], [9, 1, 9], [9, 9, 1]], (2, 4)),
+        ([[9, 9, 1]] * 3, (1, 1)),
+        ([[1, 9, 9]] * 3, (5, 5)),
+        ([[9, 1, 9]] * 3, (1, 5)),
+        ([[1, 9, 9], [9, 9, 1], [9, 9, 1]], (2, 2)),
+        ([[1.0, 9, 9], [1.1, 9, 1], [1.0, 9, 9]], (5, 5)),  # one slow turn moves no bound
+    ],
+)
+def test_a_table_of_flat_products(times, bounds):
+    assert flat.table([1, 2, 4], times) == bounds
+
+
+def test_what_tables_gain(monkeypatch):
+    monkeypatch.setattr(flat, "seconds", lambda *_: [[1, 9, 2], [9, 1, 4], [9, 9, 1]])
+    assert flat.flat_metrics(0, [[1, 1]], [1, 2, 4], 1, 0.0) == {
+        "flat_vectors_below": 2.0,
+        "flat_padded_share": 1 / 3,
+        "flat_table_gain": (2 + 4 + 1) / 3,
+    }
 
 
 GOOD = {

@@ -1,4 +1,4 @@
-"""Decoding with one maximum for all chunks of keys: times, errors, rows out of range (Hong et al., 2023)."""
+"""Decoding with one maximum for all chunks of keys, and flat products (Hong et al., 2023)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from manymax.claims.claim import Metrics, Numbers, Progress
+from manymax.claims.experiments.flat_products import flat_metrics
 from manymax.claims.experiments.recorded import Heads, recorded, trained
 from manymax.claims.experiments.studies import attend
 from manymax.claims.experiments.timing import best_times
@@ -28,7 +29,7 @@ class Preset(NamedTuple):
 
 
 def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
-    """Calibrate on a small language model, decode held-out text, mislead the preset, time."""
+    """Calibrate on a small language model, decode held-out text, mislead the preset, time both parts."""
     model = trained(seed, numbers, lambda share, doing: progress(0.5 * share, doing))
     text = Text(length=numbers["length"])
     progress(0.5, "calibration")
@@ -39,7 +40,9 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     metrics = held_out_metrics(recorded(model, tokens), presets, numbers["positions"])
     progress(0.6, "misleading presets")
     metrics |= misled_metrics(torch.Generator().manual_seed(seed), numbers["misled_keys"])
-    return metrics | time_metrics(seed, numbers, progress)
+    metrics |= time_metrics(seed, numbers, progress)
+    progress(0.95, "flat products")
+    return metrics | flat_metrics(seed, **numbers["flat"])
 
 
 def calibrated(heads: Heads, margin: float) -> Preset | None:

@@ -7,6 +7,7 @@ import torch
 from manymax.attention.dense.api import attention
 from manymax.attention.linear.lightning import alibi_slopes
 from manymax.claims.claim import Metrics, Numbers, Progress
+from manymax.claims.experiments.costs import one_thread
 from manymax.claims.experiments.forms import form, heads, largest_relative_error, results, saved_bytes
 from manymax.claims.experiments.swap import learn
 from manymax.claims.experiments.timing import best_times
@@ -52,13 +53,10 @@ def length_metrics(seed: int, numbers: Numbers) -> Metrics:
     lengths = numbers["short"], numbers["long"]
     inputs = [heads(seed, length, count=1, width=numbers["head_width"]) for length in lengths]
     kept = [saved_bytes(lambda x=x: form(slope)(*x)) / length for x, length in zip(inputs, lengths, strict=True)]  # type: ignore[misc]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.no_grad():
+    with one_thread(), torch.no_grad():
         works = [lambda x=x: form(slope)(*x) for x in inputs]
         works += [lambda x=x: attention(*x, is_causal=True) for x in inputs]  # type: ignore[misc]
         times = best_times(works, numbers["rounds"], numbers["seconds"])
-    torch.set_num_threads(threads)
     speeds = [length / time for length, time in zip(lengths * 2, times, strict=True)]
     return {
         "speed_ratio": speeds[1] / speeds[0],

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from manymax.attention.linear.lightning import alibi_slopes
 from manymax.claims.claim import Metrics, Numbers, Progress
+from manymax.claims.experiments.costs import one_thread
 from manymax.claims.experiments.forms import (
     by_cumulative_sums,
     form,
@@ -40,10 +39,9 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     works = [seconds_of(form(one), single[name]) for name in ("short", "long", "quadratic")]
     works += [seconds_of(form(one, backend="quadratic"), single["quadratic"])]
     works += [seconds_of(form(one), longer), seconds_of(by_cumulative_sums(one), longer)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    short, long, chunked, quadratic, chunked_here, cumulative = best_times(works, numbers["rounds"], numbers["seconds"])
-    torch.set_num_threads(threads)
+    with one_thread():
+        times = best_times(works, numbers["rounds"], numbers["seconds"])
+    short, long, chunked, quadratic, chunked_here, cumulative = times
     metrics["time_per_token_ratio"] = long / numbers["long"] / (short / numbers["short"])
     metrics["quadratic_time_ratio"] = quadratic / chunked
     metrics["cumulative_time_ratio"] = cumulative / chunked_here

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from manymax.attention.dense.api import attention
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
+from manymax.claims.experiments.costs import one_thread
 from manymax.claims.experiments.jacobian import worst_spectral_norm
 from manymax.claims.experiments.training import part, train, validation_loss
 from manymax.data.digits import Digits
@@ -109,14 +110,10 @@ def output_norm_ratio(seed: int, length: int) -> float:
     return norms[0] / norms[1]
 
 
+@one_thread()
 @torch.no_grad()
 def time_metrics(seed: int, *, heads: int, length: int, width: int, rounds: int) -> Metrics:
-    """Time tiled attention, softmax, sigmoid and softmax again in turn; the medians over rounds of paired ratios.
-
-    One thread computes, since waiting for a second one would be timed too.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Time tiled attention, softmax, sigmoid and softmax again in turn; the medians over rounds of paired ratios."""
     query, key, value = torch.randn(3, 1, heads, length, width, generator=torch.Generator().manual_seed(seed)).unbind()
     maps = [Map("softmax"), Map("sigmoid", bias=-math.log(length)), Map("softmax")]
     ratios, noise = [], []
@@ -129,7 +126,6 @@ def time_metrics(seed: int, *, heads: int, length: int, width: int, rounds: int)
         if number:  # the first round warms up
             ratios.append((seconds[0] + seconds[2]) / 2 / seconds[1])
             noise.append(seconds[0] / seconds[2])
-    torch.set_num_threads(threads)
     return {"time_ratio": median(ratios), "time_noise": median(noise)}
 
 

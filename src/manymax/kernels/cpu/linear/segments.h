@@ -8,7 +8,8 @@
 namespace manymax::MANYMAX_ISA {
 
 // Heads are shared out among threads; where there are fewer, a head is cut into segments of chunks. Segments start from states that
-// the first of two visits finds, which costs a third of the work. The delta rule mixes the rows of a state: there a head stays whole.
+// the first of two visits finds, which costs a third of the work. The delta rule mixes the rows of a state: there a head stays whole
+// (../../columns.py gives each thread some columns of the values).
 struct Tasks {
   int64_t heads, segments, threads;
 
