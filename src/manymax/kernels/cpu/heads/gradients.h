@@ -5,9 +5,10 @@
 
 namespace manymax::MANYMAX_ISA {
 
-template <class E>
-MM_INLINE VF bend(VF score, float slow) {
-  const VF t = score * slow;
+// The slope of the cap at a capped score.
+template <class V>
+MM_INLINE V bend(V score, float slow) {
+  const V t = score * slow;
   return 1 - t * t;
 }
 
@@ -37,7 +38,7 @@ static float differentiate(const LossCall& call, const ClassBlock& at, const Los
       if (even > 0) d -= gain * (even * weight_of(call, at.first + c));
       if (call.probabilities)
         d -= gain * probability(call, token, count, at.first + c, i) * (sharp * weight_of(call, at.first + c));
-      if (slow > 0) d *= bend<E>(score, slow);
+      if (slow > 0) d *= bend(score, slow);
       d = silent ? VF{} : d;
       largest = max(largest, abs<float>(d));
       store(to, d);
@@ -57,8 +58,7 @@ static float block_gradients(const LossCall& call, const ClassBlock& at, const L
   const auto place = [&](int64_t i) { return at.scores + (call.target[token + i] - at.first) * tokens + i; };
   for (int64_t i = 0; i < count; ++i) {
     if (!inside(i)) continue;
-    const float t = *place(i) * slow;
-    aims[i] = room.aim[i] * (1 - t * t);
+    aims[i] = room.aim[i] * bend(*place(i), slow);
   }
   float largest = differentiate(call, at, room, token, count, tokens);
   for (int64_t i = 0; i < count; ++i) {

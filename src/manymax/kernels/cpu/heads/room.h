@@ -13,7 +13,7 @@ template <class E>
 inline constexpr int64_t kMostTokens = 96 * ElementOf<E>::kEntries;
 inline constexpr int64_t kDepth = 128;   // elements of a sum at a time, for the same reason
 // Scores of a chunk, or a sixteenth of the rows' own number: 80 tokens of 50,257 classes in 16 MB, since each chunk reads all rows and
-// adds to all their gradients. Products of pairs are faster, and need twice as many tokens for that.
+// adds to all their gradients. Products of pairs are faster, and need twice as many tokens to hide that.
 template <class E>
 inline constexpr int64_t kScores = 4'500'000 * ElementOf<E>::kEntries;
 
@@ -28,7 +28,7 @@ struct LossSizes {
   int64_t width;    // floats of a row of d_input's sums
   int64_t strips;   // of a chunk's tokens
   int64_t rows_step;  // elements of a packed row
-  int64_t groups;     // of a chunk's tokens, of about as many vectors each: 80 as 48 and 32, since 16 alone take the time of 25
+  int64_t groups;     // of a chunk's tokens, of about as many vectors each, since products of one vector hide less: 80 as 48 and 32
   int64_t group;      // tokens of one
 
   explicit LossSizes(const LossCall& call)
@@ -50,13 +50,11 @@ struct LossSizes {
 
  private:
   static int64_t chunk(const LossCall& call) {
-    const int64_t sixteenth = call.classes * call.dim / 16;
-    int64_t most = (kScores<E> > sixteenth ? kScores<E> : sixteenth) / call.classes;
-    if (most > kMostTokens<E>) most = kMostTokens<E>;
-    if (call.chunk > 0 && call.chunk < most) most = call.chunk;
-    if (call.tokens < most) most = call.tokens;
-    const int64_t whole = most / kLane * kLane;
-    return whole > 0 && (call.chunk == 0 || whole == most) && whole < call.tokens ? whole : round_up(most, kLane);
+    const int64_t sixteenth = call.classes * call.dim / 16, scores = kScores<E> > sixteenth ? kScores<E> : sixteenth;
+    const int64_t fitting = scores / call.classes / kLane * kLane;
+    const int64_t most = fitting < kLane ? kLane : fitting < kMostTokens<E> ? fitting : kMostTokens<E>;
+    const int64_t wanted = call.chunk > 0 && call.chunk < call.tokens ? call.chunk : call.tokens;
+    return round_up(wanted < most ? wanted : most, kLane);
   }
 };
 
