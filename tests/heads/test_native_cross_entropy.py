@@ -183,6 +183,34 @@ def test_nan_stays_in_its_token():
     assert d_rows.isnan().any()
 
 
+def test_an_ignored_token_has_no_gradient_whatever_its_scores_are(served):
+    given = make(40, 300, 16, torch.float32)
+    x = given.input.clone()
+    x[5] = 3e38  # scores are infinite
+    x.requires_grad_()
+    target = torch.where(torch.arange(40) == 5, -100, given.target)
+    loss, lse = mm.linear_cross_entropy(x, given.linear_weight, target, return_lse=True)
+    loss.backward()
+    assert len(served) == 2
+    assert not lse[5].isfinite()
+    assert (x.grad[5] == 0).all()
+    assert (x.grad[:5] != 0).any(1).all()
+
+
+def test_a_filtered_block_keeps_its_targets(served):
+    given = make(40, 300, 16, torch.float32)
+    bias = torch.zeros(300)
+    bias[0] = 30.0  # takes all probability: gradients of other classes are e^-30, but for the targets'
+    target = given.target.clamp(min=100)
+    grads = []
+    for eps in (0.0, 1e-3):
+        x = given.input.clone().requires_grad_()
+        mm.linear_cross_entropy(x, given.linear_weight, target, linear_bias=bias, filter_eps=eps).backward()
+        grads.append(x.grad)
+    assert len(served) == 2
+    torch.testing.assert_close(*grads)
+
+
 @pytest.mark.parametrize("ignored", [-100, 7])
 def test_ignored_tokens_count_for_lse_alone(ignored, served):
     given = make(60, 300, 24, torch.float32)

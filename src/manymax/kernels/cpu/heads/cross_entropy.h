@@ -174,6 +174,7 @@ class CrossEntropy {
     call_.lse[token + i] = room.lse[i];
     if (!call_.d_losses) return;
     const double gain = call_.d_losses[token + i], more = call_.d_lse ? call_.d_lse[token + i] : 0;
+    if (gain == 0 && more == 0) return;  // an lse of inf or NaN does not matter
     room.gain[i] = static_cast<float>(gain);
     room.aim[i] = static_cast<float>(gain * aim);
     room.slope[i] = static_cast<float>(gain * (mass + 2 * call_.penalty * lse) + more);
