@@ -263,13 +263,49 @@ def test_backward_twice_and_scaled():
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile does
-def test_compiled_calls_are_right():
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+@pytest.mark.parametrize("options", [{}, {"return_lse": True, "softcap": 5.0}, {"reduction": "none"}], ids=str)
+def test_compiled_calls_go_to_the_kernel(options, monkeypatch):
+    torch._dynamo.reset()
+    monkeypatch.undo()
     given = make(30, 300, 16, torch.float32)
+    given.target[[2, 29]] = -100
+    if "return_lse" not in options:
+        given.input[2] = torch.nan
+    calls, call = [], kernel._call
+    monkeypatch.setattr(kernel, "_call", lambda *args: calls.append(args) or call(*args))
 
-    def loss(x):
-        return mm.linear_cross_entropy(x, given.linear_weight, given.target)
+    def loss(x, w):
+        found = mm.linear_cross_entropy(x, w, given.target, **options)
+        return sum(part.mean() for part in found) if isinstance(found, tuple) else found.mean()
 
-    torch.testing.assert_close(torch.compile(loss, backend="eager")(given.input), loss(given.input))
+    def run(function):
+        leaves = [x.clone().requires_grad_() for x in (given.input, given.linear_weight)]
+        found = function(*leaves)
+        return found, *torch.autograd.grad(found, leaves)
+
+    expected, eager = run(loss), len(calls)
+    torch.testing.assert_close(run(torch.compile(loss, fullgraph=True, backend="aot_eager")), expected)
+    assert len(calls) == 2 * eager > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_compiled_calls_refuse_wrong_targets(monkeypatch):
+    monkeypatch.undo()
+    given = make(30, 300, 16, torch.float32)
+    compiled = torch.compile(mm.linear_cross_entropy, fullgraph=True, backend="aot_eager")
+    with pytest.raises(RuntimeError, match=r"target: expected classes in \[0, 300\) or -100"):
+        compiled(given.input, given.linear_weight, given.target + 300)
+
+
+@pytest.mark.parametrize("needs", [(True, True, True), (False, True, False), (False, False, False)])
+@pytest.mark.parametrize(("soft", "bias", "dtype"), [(False, True, torch.float32), (True, False, torch.bfloat16)])
+def test_opcheck(needs, soft, bias, dtype, monkeypatch):
+    monkeypatch.undo()
+    x = Settings(-100, **PLAIN, chunk_size=None).kernel_inputs(
+        make(20, 300, 16, dtype, soft=soft, bias=bias, weight=True)
+    )
+    torch.library.opcheck(torch.ops.manymax.cross_entropy, (*x, torch.ones(20), torch.ones(20), list(needs)))
 
 
 @pytest.mark.parametrize("wrong", [-1, 300])

@@ -127,9 +127,12 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 def check_classes(target: Tensor, classes: int, ignore_index: int) -> None:
     """Refuse targets that are neither a class nor to be ignored."""
-    wrong = target[((target < 0) | (target >= classes)) & (target != ignore_index)]
-    if len(wrong):
-        raise ValueError(f"target: expected classes in [0, {classes}) or {ignore_index}, got {int(wrong[0])}")
+    wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
+    expected = f"classes in [0, {classes}) or {ignore_index}"
+    if torch.compiler.is_compiling():  # a graph holds no values; it stops with a RuntimeError when it runs
+        torch._assert_async(~wrong.any(), f"target: expected {expected}")  # noqa: SLF001
+    elif wrong.any():
+        raise ValueError(f"target: expected {expected}, got {int(target[wrong][0])}")
 
 
 def reduce(losses: Tensor, kept: Tensor, reduction: Reduction) -> Tensor:

@@ -38,7 +38,7 @@ def scaled(
     gradients: Sequence[Tensor | None], dtypes: Sequence[torch.dtype | None], scale: Tensor | None
 ) -> list[Tensor | None]:
     """Return gradients in their tensors' dtypes, times a number; without a copy if it is 1, as it mostly is."""
-    if scale is not None and scale.device.type == "cpu" and float(scale) == 1:
+    if scale is not None and scale.device.type == "cpu" and not torch.compiler.is_compiling() and float(scale) == 1:
         scale = None
     return [
         None if x is None or dtype is None else (x if scale is None else x * scale.to(x.dtype)).to(dtype)

@@ -57,8 +57,8 @@ def linear_cross_entropy(
         filter_eps: permission to leave out gradients of scores, each as a share of its token's, below this, in [0, 1).
             The native kernel then skips blocks of 96 classes in which all are: what is left of a trained model's
             vocabulary is little. 0 leaves out nothing; 2^-12 is what bfloat16 would round away in a sum.
-        chunk_size: tokens whose scores exist at once; None takes as many as 16 MiB of scores allow, in native kernels 18 MB
-            of float32, 36 of bfloat16, or a sixteenth of the rows.
+        chunk_size: tokens whose scores exist at once; None takes as many as 16 MiB of scores allow, in native kernels
+            18 MB, 36 for bfloat16, or a sixteenth of the rows' size.
 
     Returns:
         The loss, in float32 at least, or a tuple (loss, lse).
@@ -90,7 +90,9 @@ def linear_cross_entropy(
     shares = flat.new_ones(len(flat), dtype=wide(flat.dtype)) if token_weight is None else token_weight.reshape(-1)
     # Where lse is not asked for, ignored tokens need no scores, and may hold anything.
     kept = None if return_lse or target.is_floating_point() else wanted != ignore_index
-    if kept is not None and not bool(kept.all()):
+    if kept is not None and torch.compiler.is_compiling():  # a graph's shapes know no values
+        flat, kept = flat.masked_fill(~kept[:, None], 0), None
+    elif kept is not None and not bool(kept.all()):
         flat, wanted, shares = flat[kept], wanted[kept], shares[kept]
     tensors = Tensors(flat, linear_weight, linear_bias, wanted, weight, shares)
     if reduction != "none" and not return_lse:

@@ -25,8 +25,8 @@ class LinearCrossEntropyLoss(nn.Module):
         lse_penalty: a factor of the squared logarithm of the sum, at least 0.
         return_lse: whether to return that logarithm too.
         filter_eps: share below which gradients of scores may be left out, in [0, 1).
-        chunk_size: tokens whose scores exist at once; None takes as many as 16 MiB of scores allow, in native kernels 18 MB
-            of float32, 36 of bfloat16, or a sixteenth of the rows.
+        chunk_size: tokens whose scores exist at once; None takes as many as 16 MiB of scores allow, in native kernels
+            18 MB, 36 for bfloat16, or a sixteenth of the rows' size.
 
     Raises:
         ValueError: in a call, if a shape, a dtype or an option does not fit.

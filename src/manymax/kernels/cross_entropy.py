@@ -1,16 +1,25 @@
-"""Calls of the kernel of the linear cross-entropy: tensors as addresses, results in new memory."""
+"""The kernel of the linear cross-entropy: tensors as addresses, results in new memory, and a custom op of the same."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from manymax.kernels.attention import opaque, plain
 from manymax.kernels.attention_call import DTYPES
-from manymax.kernels.native import native
+from manymax.kernels.native import available, native
 
 FEWEST_CLASSES = 256  # below, threads have too little to share, and torch's own products are as fast
+
+_library: Any = torch.library.Library  # untyped in torch
+_LIBRARY: Any = _library("manymax", "FRAGMENT")
+_LIBRARY.define(
+    "cross_entropy(Tensor input, Tensor rows, Tensor? bias, Tensor? weight, Tensor target, float label_smoothing, "
+    "float? softcap, float lse_penalty, float filter_eps, int? chunk_size, Tensor? d_losses, Tensor? d_lse, "
+    "bool[] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
 
 
 class Inputs(NamedTuple):
@@ -41,8 +50,8 @@ class Results(NamedTuple):
 def serves(x: Inputs) -> bool:
     """Return whether the kernel can take a call."""
     return (
-        not torch.compiler.is_compiling()  # a compiled call traces the plain chunks
-        and native() is not None
+        available()
+        and (torch.compiler.is_compiling() or not opaque(x[:5]))
         and x.input.device.type == x.rows.device.type == "cpu"
         and x.input.dtype in DTYPES
         and len(x.rows) >= FEWEST_CLASSES
@@ -64,11 +73,23 @@ def cross_entropy(
     d_lse: Tensor | None = None,
     needs: tuple[bool, bool, bool] = (False, False, False),
 ) -> Results:
-    """Return losses and lse of all tokens and, given their gradients (N,), those of input, rows and bias."""
+    """Return losses and lse of all tokens and, given their gradients (N,), those of input, rows and bias.
+
+    Eager calls on plain tensors go straight to the kernel; compilers and modes see a custom op, which knows no
+    gradients: the caller's autograd.Function asks for them.
+    """
+    if plain([*x[:5], d_losses, d_lse]):
+        return _call(x, d_losses, d_lse, needs)
+    losses, lse, *gradients = torch.ops.manymax.cross_entropy(*x, d_losses, d_lse, needs)
+    present = (needs[0], needs[1], needs[2] and x.bias is not None)
+    return Results(losses, lse, *(d if there else None for d, there in zip(gradients, present, strict=True)))
+
+
+def _call(x: Inputs, d_losses: Tensor | None, d_lse: Tensor | None, needs: tuple[bool, bool, bool]) -> Results:
     source, rows = _side_by_side(x.input), _side_by_side(x.rows)
     bias, weight, d_losses, d_lse = (_float32(one) for one in (x.bias, x.weight, d_losses, d_lse))
     target = x.target.contiguous()
-    losses, lse = torch.empty(2, len(source), dtype=torch.float32)
+    losses, lse = (torch.empty(len(source), dtype=torch.float32) for _ in range(2))
     d_input = source.new_empty(source.shape) if needs[0] else None
     d_rows = torch.zeros(rows.shape, dtype=torch.float32) if needs[1] else None
     d_bias = torch.zeros(len(rows), dtype=torch.float32) if needs[2] and bias is not None else None
@@ -88,3 +109,28 @@ def cross_entropy(
         torch.get_num_threads(),
     )
     return Results(losses, lse, d_input, d_rows, d_bias)
+
+
+def _op(*args: Any) -> tuple[Tensor, ...]:
+    *given, d_losses, d_lse, needs = args
+    x = Inputs(*given)
+    losses, lse, *gradients = _call(x, d_losses, d_lse, tuple(needs))
+    none = losses.new_empty(0)
+    return losses, lse, *(none.clone() if d is None else d for d in gradients)
+
+
+def _fake(*args: Any) -> tuple[Tensor, ...]:
+    *given, _, _, needs = args
+    x = Inputs(*given)
+
+    def number(*shape: int) -> Tensor:
+        return x.input.new_empty(shape, dtype=torch.float32)
+
+    d_input = x.input.new_empty(x.input.shape) if needs[0] else number(0)
+    d_rows = number(*x.rows.shape) if needs[1] else number(0)
+    d_bias = number(len(x.rows)) if needs[2] and x.bias is not None else number(0)
+    return number(len(x.input)), number(len(x.input)), d_input, d_rows, d_bias
+
+
+_LIBRARY.impl("cross_entropy", _op, "CPU")
+torch.library.register_fake("manymax::cross_entropy", _fake, lib=_LIBRARY)

@@ -74,6 +74,12 @@ def native() -> ModuleType | None:
     return _load()[0]
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def available() -> bool:
+    """Return whether there is a module; compilers take this as it is."""
+    return native() is not None
+
+
 def status() -> str:
     """Say which instruction set the native CPU kernels use, or why there are none.
 
