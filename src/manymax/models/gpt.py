@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from manymax.heads.head import Head
-from manymax.models.layers import Block, Cache, Factory, Size, rotation
+from manymax.models.layers import Block, Cache, Factory, Norm, Size, Units, make_norm, rotation
 from manymax.models.parts import attach_attention, check_causal, keeps_state, make_head
 
 
@@ -32,6 +32,9 @@ class GPT(nn.Module):
         head: a name for `mm.create_head`, or a function of (in_features, num_classes) that returns a head.
         causal: whether a token sees only itself and those before it.
         base: of the rotary positions' wavelengths.
+        norm: "rms" divides features by their root mean square and has a gain of each, "simple" has none.
+        mlp: "swiglu", or "sglu" for a gate without activation.
+        gated: whether a linear map of a block's normalised input multiplies what its attention gives.
 
     Raises:
         ValueError: if a size does not fit the others or a name is unknown.
@@ -61,6 +64,9 @@ class GPT(nn.Module):
         head: str | Factory = "softmax",
         causal: bool = True,
         base: float = 10000.0,
+        norm: Norm = "rms",
+        mlp: Units = "swiglu",
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.size = Size.of(depth, width, num_heads, num_kv_heads, hidden)
@@ -69,8 +75,8 @@ class GPT(nn.Module):
         self.causal, self.base = causal, base
         self.embedding = nn.Embedding(vocabulary, self.size.width)
         nn.init.normal_(self.embedding.weight, std=0.1)
-        self.blocks = nn.ModuleList(Block(self.size) for _ in range(depth))
-        self.norm = nn.RMSNorm(self.size.width)
+        self.blocks = nn.ModuleList(Block(self.size, norm=norm, mlp=mlp, gated=gated) for _ in range(depth))
+        self.norm = make_norm(norm, self.size.width)
         self.head = make_head(head, self.size.width, vocabulary if num_classes is None else num_classes)
         attach_attention(self, attention, self.size)
         if causal:
