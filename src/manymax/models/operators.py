@@ -92,9 +92,9 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _derivatives(x: Tensor) -> Tensor:
-    """Return central differences along each side at inner points, (B, dims, ...)."""
+    """Return central differences along each side at inner points, up to a factor that is the same for all."""
     if x.dim() == 2:
-        return (x[:, None, 2:] - x[:, None, :-2]) * (x.shape[1] - 1) / 2
-    down = (x[:, 2:, 1:-1] - x[:, :-2, 1:-1]) * (x.shape[1] - 1) / 2
-    across = (x[:, 1:-1, 2:] - x[:, 1:-1, :-2]) * (x.shape[2] - 1) / 2
+        return x[:, 2:] - x[:, :-2]
+    down = (x[:, 2:, 1:-1] - x[:, :-2, 1:-1]) * (x.shape[1] - 1)
+    across = (x[:, 1:-1, 2:] - x[:, 1:-1, :-2]) * (x.shape[2] - 1)
     return torch.stack([down, across], 1)

@@ -77,23 +77,19 @@ def test_harmonic_means_of_neighbours():
     torch.testing.assert_close(harmonic_means(x, 2), torch.tensor([[[4 / 3, 8 / 3], [4, 8]]]))
 
 
-def test_media_are_signs_of_a_field_of_known_covariance():
-    # Signs of normal numbers with correlation r agree with probability 1/2 + arcsin(r) / pi (Sheppard, 1899).
-    signs = media(3000, 5, torch.Generator().manual_seed(0))
-    assert signs.shape == (3000, 5, 5)
-    assert set(signs.unique().tolist()) == {-1.0, 1.0}
-    x, frequencies = torch.linspace(0, 1, 5, dtype=torch.float64), math.pi * torch.arange(64, dtype=torch.float64)
-    waves = (frequencies[:, None] * x).cos() * torch.where(frequencies > 0, 2**0.5, 1.0)[:, None]
-    spread = (frequencies[:, None] ** 2 + frequencies**2 + 9) ** -2
+def test_media_are_signs_of_a_sum_of_waves():
+    signs = media(3, 5, torch.Generator().manual_seed(2))
+    drawn = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    k = torch.arange(64, dtype=torch.float64)
+    size = torch.where(k > 0, 2**0.5, 1.0).double()  # waves with slope 0 at the ends, orthonormal on the interval
+    spread = 1 / (math.pi**2 * (k[:, None] ** 2 + k**2) + 9)
     spread[0, 0] = 0
-    for (i, j), (k, m) in (((0, 0), (0, 1)), ((1, 2), (2, 2)), ((0, 0), (4, 4)), ((1, 1), (3, 2))):
-
-        def covariance(p, q):
-            return torch.einsum("kl,k,l,k,l->", spread, waves[:, p[0]], waves[:, p[1]], waves[:, q[0]], waves[:, q[1]])
-
-        r = covariance((i, j), (k, m)) / (covariance((i, j), (i, j)) * covariance((k, m), (k, m))).sqrt()
-        expected = 2 * torch.asin(r) / math.pi
-        assert float((signs[:, i, j] * signs[:, k, m]).mean()) == pytest.approx(float(expected), abs=0.05)
+    for i in range(5):
+        for j in range(5):
+            waves = [size * (math.pi * k * place / 4).cos() for place in (i, j)]
+            field = torch.einsum("bkl,kl,k,l->b", drawn, spread, *waves)
+            assert torch.equal(signs[:, i, j], field.sign())
+    assert len(signs.unique()) == 2
 
 
 def test_a_task_of_darcy_flow():
