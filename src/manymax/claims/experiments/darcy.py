@@ -64,22 +64,24 @@ class Darcy(FiniteTask):
     def _solved(self) -> dict[Split, Examples]:
         found: dict[Split, Examples] = {}
         for split, count in (("train", self.count), ("validation", self.tested)):
-            signs = media(count, (self.points - 1) * self.finer + 1, stream(self.name, split))
-            coefficients = torch.where(signs > 0, HIGH, LOW)
+            permeable = fields(count, (self.points - 1) * self.finer + 1, stream(self.name, split)) > 0
+            coefficients = torch.where(permeable, HIGH, LOW).double()
             pressures = torch.cat([solve(a, torch.ones_like(a)) for a in torch.split(coefficients, CHUNK)]) / UNIT
-            found[split] = tuple(x[:, :: self.finer, :: self.finer].float() for x in (signs, pressures))  # type: ignore[index, assignment]
+            seen = (slice(None), *(slice(None, None, self.finer),) * 2)
+            found[split] = (2 * permeable[seen].float() - 1, pressures[seen].float())  # type: ignore[index]
         return found
 
 
-def media(count: int, points: int, generator: torch.Generator) -> Tensor:
-    """Return which kind of medium is where, 1 or -1, (count, points, points) in float64."""
+def fields(count: int, points: int, generator: torch.Generator) -> Tensor:
+    """Return random functions on the unit square, (count, points, points) in float64."""
     wave = math.pi * torch.arange(MODES, dtype=torch.float64)
     spread = 1 / (wave.square()[:, None] + wave.square() + 9)
     spread[0, 0] = 0
     cosines = (wave[:, None] * torch.linspace(0, 1, points, dtype=torch.float64)).cos()
     cosines[1:] *= math.sqrt(2)
     drawn = torch.randn(count, MODES, MODES, generator=generator, dtype=torch.float64) * spread
-    return torch.where(cosines.T @ drawn @ cosines > 0, 1.0, -1.0).double()
+    found: Tensor = cosines.T @ drawn @ cosines
+    return found
 
 
 def solve(coefficient: Tensor, source: Tensor) -> Tensor:
