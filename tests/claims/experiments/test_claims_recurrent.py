@@ -142,8 +142,10 @@ def test_the_kept_share_counts_complete_chunks():
 def test_transnormer_llm_and_the_transformer_have_as_many_parameters():
     numbers = load_claim("transnormer-llm").numbers
     made = {name: make(vocabulary=256) for name, make in transnormer_llm.contestants(numbers).items()}
-    assert {name: type(model) for name, model in made.items()} == {"softmax": GPT, "transnormer-llm": TransNormerLLM}
+    assert [type(model) for model in made.values()] == [GPT, TransNormerLLM, TransNormerLLM]
+    slopes = [model.blocks[1].attention.mechanism.slopes for model in list(made.values())[1:]]
+    assert slopes == [[2.0, 4.0], pytest.approx([2**-4 * 1e-5, 2**-8 * 1e-5])]
     counts = {name: sum(x.numel() for x in model.parameters()) for name, model in made.items()}
     assert counts["transnormer-llm"] == pytest.approx(counts["softmax"], rel=2e-3)
     sizes = [(len(model.blocks), model.size.width, model.size.num_heads) for model in made.values()]
-    assert sizes == [(numbers["depth"], numbers["width"], numbers["heads"])] * 2
+    assert sizes == [(numbers["depth"], numbers["width"], numbers["heads"])] * 3

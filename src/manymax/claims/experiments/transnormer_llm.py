@@ -18,6 +18,7 @@ from manymax.models.gpt import GPT
 from manymax.models.transnormer_llm import TransNormerLLM
 
 NAME = "transnormer-llm"
+RELEASED = "transnormer-llm, released decay"
 
 
 def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
@@ -31,26 +32,25 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     task = Text(length=numbers["length"])
     losses, weights = {}, {}
     for index, (name, make) in enumerate(contestants(numbers).items()):
-        model = trained(partial(make, **task.model_options), task, seed, numbers, part(progress, name, 1 + index, 3))
+        model = trained(partial(make, **task.model_options), task, seed, numbers, part(progress, name, 1 + index, 4))
         losses[name] = validation_loss(model, task)
         weights[name] = sum(parameter.numel() for parameter in model.parameters())
     metrics["perplexity_ratio"] = math.exp(losses[NAME] - losses["softmax"])
     metrics["softmax_perplexity"] = math.exp(losses["softmax"])
+    metrics["released_perplexity_ratio"] = math.exp(losses[RELEASED] - losses["softmax"])
     metrics["parameter_ratio"] = weights[NAME] / weights["softmax"]
     return metrics
 
 
 def contestants(numbers: Numbers) -> dict[str, Callable[..., GPT]]:
-    """Return what makes the transformer and TransNormerLLM, with as many parameters.
+    """Return what makes the transformer and TransNormerLLM, with either decay, with as many parameters.
 
     Each block of the second has width² weights more, its gate, and loses them where three matrices meet its MLP.
     """
     width, hidden = numbers["width"], numbers["hidden"]
     sizes = {"depth": numbers["depth"], "width": width, "num_heads": numbers["heads"]}
-    return {
-        "softmax": partial(GPT, **sizes, hidden=hidden),
-        NAME: partial(TransNormerLLM, **sizes, hidden=hidden - round(width / 3)),
-    }
+    ours = partial(TransNormerLLM, **sizes, hidden=hidden - round(width / 3))
+    return {"softmax": partial(GPT, **sizes, hidden=hidden), NAME: ours, RELEASED: partial(ours, decay="code")}
 
 
 def form_error(seed: int, length: int, width: int) -> float:
