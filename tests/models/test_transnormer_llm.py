@@ -120,6 +120,11 @@ def test_a_third_of_the_width_pays_for_the_gate():
     assert weights(own) + 5 * 96 == weights(gpt) + 96  # gains of five norms there, an angle a channel here
 
 
+def test_heads_may_be_odd_since_nothing_is_turned_in_pairs():
+    net = TransNormerLLM(9, width=12, num_heads=4)
+    assert net.logits(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3, 9)
+
+
 def test_gradients_reach_every_parameter(model):
     net, tokens = model(num_classes=5), torch.randint(17, (3, 8))
     net(tokens, torch.randint(5, (3, 8))).backward()

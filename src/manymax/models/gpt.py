@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from manymax.heads.head import Head
 from manymax.models.layers import Block, Cache, Factory, Norm, Size, Units, make_norm, rotation
-from manymax.models.parts import attach_attention, check_causal, keeps_state, make_head
+from manymax.models.parts import attach_attention, check_causal, keeps_state, make_head, sublayers
 
 
 class GPT(nn.Module):
@@ -70,8 +70,6 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         self.size = Size.of(depth, width, num_heads, num_kv_heads, hidden)
-        if self.size.head_dim % 2:
-            raise ValueError(f"num_heads: rotary positions need an even head_dim, got {self.size.head_dim}")
         self.causal, self.base = causal, base
         self.embedding = nn.Embedding(vocabulary, self.size.width)
         nn.init.normal_(self.embedding.weight, std=0.1)
@@ -79,6 +77,9 @@ class GPT(nn.Module):
         self.norm = make_norm(norm, self.size.width)
         self.head = make_head(head, self.size.width, vocabulary if num_classes is None else num_classes)
         attach_attention(self, attention, self.size)
+        self.rotary = any(getattr(each.mechanism, "rotary", True) for each in sublayers(self))
+        if self.rotary and self.size.head_dim % 2:
+            raise ValueError(f"num_heads: rotary positions need an even head_dim, got {self.size.head_dim}")
         if causal:
             check_causal(self)
 
@@ -86,7 +87,7 @@ class GPT(nn.Module):
         """Return the head's input, (B, N, width), for tokens (B, N); with a cache for those after the cached ones."""
         start = 0 if cache is None else cache.length
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        turn = rotation(positions, self.size.head_dim, self.base)
+        turn = rotation(positions, self.size.head_dim, self.base) if self.rotary else None
         x = self.embedding(tokens)
         for block in self.blocks:
             x = block(x, turn, cache, is_causal=self.causal)
