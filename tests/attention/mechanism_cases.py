@@ -56,7 +56,7 @@ OPTIONS = {
         {"solver": "local-constant", "shift_keys": 3},
         {"solver": "local-linear"},
     ],
-    "transnormer-llm": [{"layer": 1, "num_layers": 3, "decay": "code", "lrpe": True}],
+    "transnormer-llm": [{"layer": 1, "num_layers": 3, "decay": "code", "lrpe": True}, {"gate": False}],
 }
 HEADS, DIM = 4, 6
 

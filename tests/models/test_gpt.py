@@ -112,6 +112,14 @@ def test_sizes_reach_the_layers_and_embeddings_start_small():
     assert model.blocks[0].mlp.output.weight.shape == (96, 50)
 
 
+def test_norms_mlp_and_gate_are_chosen_for_every_block():
+    model = small(norm="simple", mlp="sglu", gated=True)
+    names = [name for name, _ in model.named_parameters()]
+    assert not [name for name in names if "norm" in name]
+    assert [block.mlp.units for block in model.blocks] == ["sglu", "sglu"]
+    assert [name for name in names if "gate." in name] == [f"blocks.{i}.attention.gate.weight" for i in (0, 1)]
+
+
 def test_a_head_of_ones_own():
     model = small(head=partial(mm.create_head, "softmax", label_smoothing=0.3, bias=True))
     assert model.head.label_smoothing == 0.3

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from manymax.models.layers import MLP, Attention, Block, Size, rotate, rotation
+from manymax.models.layers import MLP, Attention, Block, Size, make_norm, rotate, rotation
 
 
 @pytest.mark.parametrize(("head_dim", "base"), [(2, 10000.0), (6, 10000.0), (32, 50.0)])
@@ -96,6 +96,45 @@ def test_mlp_is_swiglu():
     x = torch.randn(3, 8)
     gate, hidden = x @ mlp.gate_and_hidden.weight[:12].T, x @ mlp.gate_and_hidden.weight[12:].T
     torch.testing.assert_close(mlp(x), (gate / (1 + (-gate).exp()) * hidden) @ mlp.output.weight.T)
+
+
+def test_mlp_without_activation_is_sglu():
+    mlp = MLP(Size.of(1, 8, 1, None, 12), units="sglu")
+    torch.nn.init.normal_(mlp.output.weight)
+    x = torch.randn(3, 8)
+    first, second = x @ mlp.gate_and_hidden.weight[:12].T, x @ mlp.gate_and_hidden.weight[12:].T
+    torch.testing.assert_close(mlp(x), (first * second) @ mlp.output.weight.T)
+
+
+def test_a_gate_reads_what_the_projections_read():
+    attention = Attention(Size.of(1, 24, 6, 2, None), gated=True)
+    attention.mechanism = Recorder()
+    torch.nn.init.eye_(attention.output.weight)
+    x = torch.randn(2, 5, 24)
+    heads = attention.query_key_value(x)[..., :24]
+    torch.testing.assert_close(attention(x, None, None), heads * (x @ attention.gate.weight.T))
+
+
+def test_norms_with_and_without_gains():
+    x = torch.randn(4, 9)
+    gains = make_norm("rms", 9)
+    torch.nn.init.normal_(gains.weight)
+    plain = x / x.square().mean(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(make_norm("simple", 9)(x), plain)
+    torch.testing.assert_close(gains(x), plain * gains.weight)
+    assert not list(make_norm("simple", 9).parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"norm": "layer"}, "norm: expected one of rms, simple, got 'layer'"),
+        ({"mlp": "glu"}, "mlp: expected one of swiglu, sglu, got 'glu'"),
+    ],
+)
+def test_blocks_of_no_such_kind(options, words):
+    with pytest.raises(ValueError, match=words):
+        Block(Size.of(1, 8, 1, None, None), **options)
 
 
 def test_a_new_block_changes_nothing_and_its_maps_keep_the_variance():

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from manymax.heads.head import Head
-from manymax.models.layers import Block, Cache, Factory, Size, rotation
-from manymax.models.parts import attach_attention, check_causal, keeps_state, make_head
+from manymax.models.layers import Block, Cache, Factory, Norm, Size, Units, make_norm, rotation
+from manymax.models.parts import attach_attention, check_causal, keeps_state, make_head, sublayers
 
 
 class GPT(nn.Module):
@@ -32,6 +32,9 @@ class GPT(nn.Module):
         head: a name for `mm.create_head`, or a function of (in_features, num_classes) that returns a head.
         causal: whether a token sees only itself and those before it.
         base: of the rotary positions' wavelengths.
+        norm: "rms" divides features by their root mean square and has a gain of each, "simple" has none.
+        mlp: "swiglu", or "sglu" for a gate without activation.
+        gated: whether a linear map of a block's normalised input multiplies what its attention gives.
 
     Raises:
         ValueError: if a size does not fit the others or a name is unknown.
@@ -61,18 +64,22 @@ class GPT(nn.Module):
         head: str | Factory = "softmax",
         causal: bool = True,
         base: float = 10000.0,
+        norm: Norm = "rms",
+        mlp: Units = "swiglu",
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.size = Size.of(depth, width, num_heads, num_kv_heads, hidden)
-        if self.size.head_dim % 2:
-            raise ValueError(f"num_heads: rotary positions need an even head_dim, got {self.size.head_dim}")
         self.causal, self.base = causal, base
         self.embedding = nn.Embedding(vocabulary, self.size.width)
         nn.init.normal_(self.embedding.weight, std=0.1)
-        self.blocks = nn.ModuleList(Block(self.size) for _ in range(depth))
-        self.norm = nn.RMSNorm(self.size.width)
+        self.blocks = nn.ModuleList(Block(self.size, norm=norm, mlp=mlp, gated=gated) for _ in range(depth))
+        self.norm = make_norm(norm, self.size.width)
         self.head = make_head(head, self.size.width, vocabulary if num_classes is None else num_classes)
         attach_attention(self, attention, self.size)
+        self.rotary = any(getattr(each.mechanism, "rotary", True) for each in sublayers(self))
+        if self.rotary and self.size.head_dim % 2:
+            raise ValueError(f"num_heads: rotary positions need an even head_dim, got {self.size.head_dim}")
         if causal:
             check_causal(self)
 
@@ -80,7 +87,7 @@ class GPT(nn.Module):
         """Return the head's input, (B, N, width), for tokens (B, N); with a cache for those after the cached ones."""
         start = 0 if cache is None else cache.length
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        turn = rotation(positions, self.size.head_dim, self.base)
+        turn = rotation(positions, self.size.head_dim, self.base) if self.rotary else None
         x = self.embedding(tokens)
         for block in self.blocks:
             x = block(x, turn, cache, is_causal=self.causal)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Factory = Callable[..., nn.Module]
+Norm = Literal["rms", "simple"]
+Units = Literal["swiglu", "sglu"]
 UNIT = 32  # width of a head, and what one step of the size dial adds to the width
 
 
@@ -81,14 +83,20 @@ class Cache:
 
 
 class Attention(nn.Module):
-    """Projections around a mechanism, which sees query (B, H, N, D), key and value, and is attached last."""
+    """Projections around a mechanism, which sees query (B, H, N, D), key and value, and is attached last.
+
+    Args:
+        size: widths and heads.
+        gated: whether a linear map of the features multiplies what the mechanism gives.
+    """
 
     mechanism: nn.Module
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, *, gated: bool = False) -> None:
         super().__init__()
         self.size = size
         self.query_key_value = linear(size.width, (size.num_heads + 2 * size.num_kv_heads) * size.head_dim)
+        self.gate = linear(size.width, size.width) if gated else None
         self.output = writer(size.width, size.width)
 
     def forward(self, x: Tensor, rotation: Tensor | None, cache: Cache | None, **options: Any) -> Tensor:
@@ -105,37 +113,61 @@ class Attention(nn.Module):
             mixed = cache.attend(self.mechanism, query, key, value)
         else:
             mixed = self.mechanism(query, key, value, **options)
-        return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        mixed = mixed.transpose(1, 2).flatten(2)
+        return self.output(mixed if self.gate is None else mixed * self.gate(x))  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):
-    """SwiGLU: the hidden features times a gate, SiLU of another linear map (Shazeer, 2020, arXiv:2002.05202)."""
+    """Hidden features times a gate, another linear map: SwiGLU takes its SiLU first, SGLU takes it as it is.
 
-    def __init__(self, size: Size) -> None:
+    SwiGLU: Shazeer, 2020, arXiv:2002.05202. SGLU: Qin et al., 2023, arXiv:2307.14995.
+    """
+
+    def __init__(self, size: Size, *, units: Units = "swiglu") -> None:
         super().__init__()
+        self.units = one_of("mlp", units, Units)
         self.gate_and_hidden = linear(size.width, 2 * size.hidden)
         self.output = writer(size.hidden, size.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return an update of each token's features on their own."""
         gate, hidden = self.gate_and_hidden(x).chunk(2, dim=-1)
-        return self.output(F.silu(gate) * hidden)  # type: ignore[no-any-return]
+        return self.output((F.silu(gate) if self.units == "swiglu" else gate) * hidden)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each reading normalised features and adding to the residual stream."""
+    """Attention, then an MLP, each reading normalised features and adding to the residual stream.
 
-    def __init__(self, size: Size) -> None:
+    Args:
+        size: widths and heads.
+        norm: "rms" or "simple", as in `make_norm`.
+        mlp: "swiglu" or "sglu", as in `MLP`.
+        gated: whether attention has a gate, as in `Attention`.
+    """
+
+    def __init__(self, size: Size, *, norm: Norm = "rms", mlp: Units = "swiglu", gated: bool = False) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(size.width)
-        self.attention = Attention(size)
-        self.mlp_norm = nn.RMSNorm(size.width)
-        self.mlp = MLP(size)
+        self.attention_norm = make_norm(norm, size.width)
+        self.attention = Attention(size, gated=gated)
+        self.mlp_norm = make_norm(norm, size.width)
+        self.mlp = MLP(size, units=mlp)
 
     def forward(self, x: Tensor, rotation: Tensor | None = None, cache: Cache | None = None, **options: Any) -> Tensor:
         """Return the features (B, N, width) after both sublayers."""
         x = x + self.attention(self.attention_norm(x), rotation, cache, **options)
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
+def make_norm(norm: Norm, width: int) -> nn.RMSNorm:
+    """Return what divides features by their root mean square: "rms" with a gain of each, "simple" without."""
+    return nn.RMSNorm(width, elementwise_affine=one_of("norm", norm, Norm) == "rms")
+
+
+def one_of(name: str, given: str, known: Any) -> str:
+    """Return an option that is one of a Literal's strings."""
+    if given not in get_args(known):
+        raise ValueError(f"{name}: expected one of {', '.join(get_args(known))}, got {given!r}")
+    return given
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:

@@ -221,6 +221,9 @@ def test_transnormer_llm(decay, layer, lrpe):
     out = (products.sum(-1) * fade) @ value
     expected = rms(out, (1, 3), 1e-6) * heads(value, module.open.weight)
     torch.testing.assert_close(module(query, key, value, is_causal=True), expected, rtol=0, atol=1e-5)
+    bare = make(("transnormer-llm", options | {"gate": False}))
+    torch.testing.assert_close(bare(query, key, value, is_causal=True), rms(out, (1, 3), 1e-6), rtol=0, atol=1e-5)
+    assert not [name for name, _ in bare.named_parameters() if "open" in name]
 
 
 def test_models_tell_a_layer_its_place():

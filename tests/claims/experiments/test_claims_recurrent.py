@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from manymax.attention.linear.lightning import alibi_slopes
-from manymax.claims.experiments import aaren, dsf, forms, nats_l, sd_ssm, test_time_regression
+from manymax.claims.experiments import aaren, dsf, forms, nats_l, sd_ssm, test_time_regression, transnormer_llm
 from manymax.claims.experiments import local_linear_attention as local
 from manymax.claims.registry import load_claim
 from manymax.data.recall import Recall
@@ -12,6 +12,7 @@ from manymax.data.regular import Regular
 from manymax.data.task import IGNORED
 from manymax.models.gpt import GPT
 from manymax.models.parts import sublayers
+from manymax.models.transnormer_llm import TransNormerLLM
 
 
 def tiny(name):
@@ -136,3 +137,15 @@ def test_the_kept_share_counts_complete_chunks():
         complete[:, None, :, None], torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), 1
     )
     assert nats_l.kept_share(model.eval(), task) == 0.5
+
+
+def test_transnormer_llm_and_the_transformer_have_as_many_parameters():
+    numbers = load_claim("transnormer-llm").numbers
+    made = {name: make(vocabulary=256) for name, make in transnormer_llm.contestants(numbers).items()}
+    assert [type(model) for model in made.values()] == [GPT, TransNormerLLM, TransNormerLLM]
+    slopes = [model.blocks[1].attention.mechanism.slopes for model in list(made.values())[1:]]
+    assert slopes == [[2.0, 4.0], pytest.approx([2**-4 * 1e-5, 2**-8 * 1e-5])]
+    counts = {name: sum(x.numel() for x in model.parameters()) for name, model in made.items()}
+    assert counts["transnormer-llm"] == pytest.approx(counts["softmax"], rel=2e-3)
+    sizes = [(len(model.blocks), model.size.width, model.size.num_heads) for model in made.values()]
+    assert sizes == [(numbers["depth"], numbers["width"], numbers["heads"])] * 3

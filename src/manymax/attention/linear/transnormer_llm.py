@@ -23,7 +23,7 @@ class TransNormerLLM(LightningAttention2):
     where $q_i$, $k_j$ and $v_j$ are queries, keys and values, $R(\theta, t)$ = diag(cos(θ t)) with a learnt θ for each
     channel is in the first layer alone (LRPE-d), h counts the H heads from 1, l the L layers from 0, and norm divides
     what all heads of a token give by its root mean square (SimpleRMSNorm). $W v_i$ stands for the gate, which the paper
-    computes from the token's features.
+    computes from the token's features, as `manymax.models.transnormer_llm.TransNormerLLM` does.
 
     Args:
         head_dim: d, the last dim of queries and keys.
@@ -34,6 +34,7 @@ class TransNormerLLM(LightningAttention2):
         decay: "paper" is the formula above; "code" is the released code's,
             $\exp(-2^{-8h/H}(1 - \tfrac{l}{L-1} + 10^{-5}))$, and its angles start at $10000^{-2i/(Hd)}$ with i counting
             the channels of all heads, where the paper's start at $10000^{-2i/d}$ in each head.
+        gate: whether $W v_i$ opens the output; False leaves the gate to a model, which has the token's features.
         **options: `value_dim`, `conv_size`, `chunk_size` and `backend`, as for every mechanism of this family.
 
     Raises:
@@ -66,6 +67,7 @@ class TransNormerLLM(LightningAttention2):
         num_layers: int | None = None,
         lrpe: bool | None = None,
         decay: str = "paper",
+        gate: bool = True,
         **options: Any,
     ) -> None:
         if decay not in {"paper", "code"}:
@@ -76,7 +78,7 @@ class TransNormerLLM(LightningAttention2):
         turns = layer == 0 if lrpe is None else lrpe
         self.theta = nn.Parameter(_angles(num_heads, head_dim, decay)) if turns else None
         self.chosen = lrpe is not None
-        self.open = HeadLinear(num_heads, self.value_dim, self.value_dim)
+        self.open = HeadLinear(num_heads, self.value_dim, self.value_dim) if gate else None
 
     def at_layer(self, layer: int, num_layers: int) -> None:
         """Take a place in a model, unless it was given one when it was made."""
@@ -103,8 +105,8 @@ class TransNormerLLM(LightningAttention2):
     def finish(self, out: Tensor, streams: Streams, value: Tensor) -> Tensor:
         """Return the output normalised over heads and gated."""
         del streams
-        gate: Tensor = self.open(value)
-        return simple_rms_norm(out) * gate
+        normal = simple_rms_norm(out)
+        return normal if self.open is None else normal * self.open(value)
 
 
 def _angles(num_heads: int, head_dim: int, of: str) -> Tensor:

@@ -1,20 +1,24 @@
-"""TransNormerLLM's attention: learning, exactness, overflow of the direct form, decoding (Qin et al., 2023)."""
+"""TransNormerLLM: learning, exactness, overflow of the direct form, decoding (Qin et al., 2023)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress
 from manymax.claims.experiments.forms import heads, largest_relative_error, results
-from manymax.claims.experiments.swap import learn
 from manymax.claims.experiments.timing import best_times
-from manymax.claims.experiments.training import part, validation_loss
+from manymax.claims.experiments.training import part, trained, validation_loss
 from manymax.data.text import Text
+from manymax.models.gpt import GPT
+from manymax.models.transnormer_llm import TransNormerLLM
 
 NAME = "transnormer-llm"
+RELEASED = "transnormer-llm, released decay"
 
 
 def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
@@ -26,13 +30,27 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
         "decode_time_ratio": decode_time_ratio(seed, numbers),
     }
     task = Text(length=numbers["length"])
-    losses = {}
-    for index, name in enumerate(("softmax", NAME)):
-        model = learn(task, name, seed, numbers, part(progress, name, 1 + index, 3))
+    losses, weights = {}, {}
+    for index, (name, make) in enumerate(contestants(numbers).items()):
+        model = trained(partial(make, **task.model_options), task, seed, numbers, part(progress, name, 1 + index, 4))
         losses[name] = validation_loss(model, task)
+        weights[name] = sum(parameter.numel() for parameter in model.parameters())
     metrics["perplexity_ratio"] = math.exp(losses[NAME] - losses["softmax"])
     metrics["softmax_perplexity"] = math.exp(losses["softmax"])
+    metrics["released_perplexity_ratio"] = math.exp(losses[RELEASED] - losses["softmax"])
+    metrics["parameter_ratio"] = weights[NAME] / weights["softmax"]
     return metrics
+
+
+def contestants(numbers: Numbers) -> dict[str, Callable[..., GPT]]:
+    """Return what makes the transformer and TransNormerLLM, with either decay, with as many parameters.
+
+    Each block of the second has width² weights more, its gate, and loses them where three matrices meet its MLP.
+    """
+    width, hidden = numbers["width"], numbers["hidden"]
+    sizes = {"depth": numbers["depth"], "width": width, "num_heads": numbers["heads"]}
+    ours = partial(TransNormerLLM, **sizes, hidden=hidden - round(width / 3))
+    return {"softmax": partial(GPT, **sizes, hidden=hidden), NAME: ours, RELEASED: partial(ours, decay="code")}
 
 
 def form_error(seed: int, length: int, width: int) -> float:
