@@ -48,7 +48,7 @@ def test_digits_need_scikit_learn(monkeypatch):
 
     monkeypatch.setattr("manymax.data.digits.require", missing)
     assert contests.on_digits({"a": "softmax"}, 0, {}, quiet) == Untestable("sklearn.datasets is not installed")
-    numbers = {"time": {"width": 2, "lengths": [4, 8], "rounds": 1, "seconds": 0.0}, "patch": 1}
+    numbers = {"time": {"width": 2, "lengths": [4, 8], "rounds": 1, "seconds": 0.0}, "side": 4}
     found = l2vit.run(0, numbers, quiet)
     assert isinstance(found["entropy_ratio"], Untestable)
     assert set(found) > {"slope_distance"}
@@ -118,21 +118,8 @@ def test_spikes_of_gradients():
     assert norms.spikes(3.0, 3) == 2  # 3.1 over a median of 1, and the one that is no number
 
 
-def test_windows_attend_within_themselves():
-    module = l2vit.Windows(head_dim=4, num_heads=2, side=2)
-    query, key, value = torch.randn(3, 1, 2, 24, 4, requires_grad=True).unbind()
-    out = module(query, key, value, grid=(4, 6))
-    place = torch.arange(24)
-    window = place // 12 * 3 + place % 6 // 2
-    scores = query @ key.transpose(2, 3) / 2
-    scores = scores.masked_fill(window[:, None] != window, -math.inf)
-    torch.testing.assert_close(out, torch.softmax(scores, -1) @ value)
-
-
 def test_mechanisms_take_turns():
     options = {"image": (1, 4, 4), "num_classes": 3, "patch": 1, "depth": 3, "width": 32}
-    kinds = [type(b.attention.mechanism).__name__ for b in ViT(**options, attention=l2vit.alternating(2, 3)).blocks]
-    assert kinds == ["Windows", "L2ViT", "Windows"]
     factory = softhgnn.sets_last(3, num_edges=5)
     kinds = [type(b.attention.mechanism).__name__ for b in ViT(**options, attention=factory).blocks]
     assert kinds == ["DenseAttention", "DenseAttention", "SoftHGNN"]
