@@ -30,7 +30,7 @@ class L2ViT(nn.Module):
     MLP of 4 times the width; $\mathrm{conv}_k$ are depthwise convolutions of side k. In blocks 0, 2, ... of each stage
     attention is softmax within windows, and there is no module; in blocks 1, 3, ... it is `attention` over the whole
     image, with the module. Before the first stage stand two convolutions with BN and ReLU, before the others LN and a
-    convolution that joins 2 x 2 tokens. The mean over the last tokens is classified. Weights are drawn as in `ViT`.
+    convolution that joins 2 x 2 tokens. The mean over the last tokens is classified. Linear maps are drawn as in `ViT`.
 
     Args:
         image: (channels, height, width).
