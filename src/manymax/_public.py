@@ -3,6 +3,7 @@
 from manymax.attention.dense.api import attention, explain
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.module import create_attention, list_attentions
+from manymax.diagnose.weights import attention_weights, injectivity_gap, local_mass, row_entropy
 from manymax.heads.linear_cross_entropy import linear_cross_entropy
 from manymax.heads.registry import create_head, list_heads
 from manymax.heads.spherical_output import SphericalOutput
@@ -27,6 +28,7 @@ from manymax.maps.topk_softmax import topk_softmax
 __all__ = [
     "SphericalOutput",
     "attention",
+    "attention_weights",
     "clipped_softmax",
     "create_attention",
     "create_head",
@@ -34,17 +36,20 @@ __all__ = [
     "entmax",
     "entmax15",
     "explain",
+    "injectivity_gap",
     "linear_attention",
     "linear_cross_entropy",
     "list_attentions",
     "list_heads",
     "list_maps",
+    "local_mass",
     "log_softmax",
     "log_stablemax",
     "logsumexp",
     "normalized",
     "power_softmax",
     "relu",
+    "row_entropy",
     "sigmoid",
     "sinkhorn",
     "softmax",

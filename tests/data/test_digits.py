@@ -43,6 +43,22 @@ def test_scikit_learns_images_are_all_there_once():
     assert task.model_options == {"image": (1, 8, 8), "patch": 2, "num_classes": 10}
 
 
+def test_stretched_images_are_the_same_images():
+    plain, task = create_task("digits"), create_task("digits", side=16)
+    (images, labels), (stretched, same) = plain.held_out(), task.held_out()
+    assert stretched.shape == (359, 1, 16, 16)
+    assert torch.equal(labels, same)
+    # Half-pixel centres: a pixel between two of the image is 3/4 of the nearer one and 1/4 of the other.
+    near, far = images[:, 0, 2, 3], images[:, 0, 2, 4]
+    upper = 0.75 * near + 0.25 * far
+    lower = 0.75 * images[:, 0, 3, 3] + 0.25 * images[:, 0, 3, 4]
+    torch.testing.assert_close(stretched[:, 0, 5, 7], 0.75 * upper + 0.25 * lower)
+    assert task.model_options == {"image": (1, 16, 16), "patch": 2, "num_classes": 10}
+    assert torch.equal(create_task("digits", side=8).held_out()[0], images)
+    with pytest.raises(ValueError, match="side: expected at least 1, got 0"):
+        create_task("digits", side=0)
+
+
 def test_images_keep_their_labels_in_a_batch():
     task = create_task("digits")
     inputs, targets = task.batch("train", 0, 100)

@@ -16,6 +16,7 @@ SMALL = {
     "recall": {"validation": 50},
     "regular": {"validation": 50},
     "text": {"length": 32},
+    "triples": {"validation": 50},
 }
 
 

@@ -14,8 +14,9 @@ CLAIM = Claim(
         "A ViT of 2 blocks, width 64, on scikit-learn's digits (64 patches of one pixel), with softmax, linear "
         "attention (ReLU over the sum), InLine, and InLine without its convolution; same start, same batches; accuracy "
         "in points. Weights: 64 standard normal queries and keys of width 32; the largest change of a weight if all "
-        "queries are doubled; the linear form in float32 against all pairs in float64. Operations: those of matrix "
-        "products that PyTorch counts, n = 4096, width 32, without the convolution."
+        "queries are doubled (`mm.injectivity_gap`); the linear form in float32 against all pairs in float64; and how "
+        "much the trained models' queries give to pixels beside them (`mm.local_mass`, 64 images). Operations: those "
+        "of matrix products that PyTorch counts, n = 4096, width 32, without the convolution."
     ),
     differences=(
         "The paper trains DeiT, PVT, Swin and CSwin on ImageNet. There the kernel is made of the block's input, here "
@@ -32,6 +33,9 @@ CLAIM = Claim(
     also={
         "points_of_local": "points by which the convolution makes InLine better",
         "softmax_accuracy": "accuracy of softmax in points",
+        "near_mass_of_softmax": "share of softmax's weight on a pixel itself and the 8 around it, once trained",
+        "near_mass_of_linear": "the same of linear attention; even weights have 0.12",
+        "near_mass_of_inline": "the same of InLine without its convolution, of absolute weights",
     },
     numbers={
         "depth": 2,
@@ -40,6 +44,7 @@ CLAIM = Claim(
         "warmup": 20,
         "steps": 300,
         "batch_size": 32,
+        "probed": 64,
         "weights": {"tokens": 64, "width": 32},
         "flops": {"tokens": 4096, "width": 32},
     },
@@ -49,6 +54,7 @@ CLAIM = Claim(
         "warmup": 2,
         "steps": 4,
         "batch_size": 4,
+        "probed": 4,
         "weights": {"tokens": 8, "width": 4},
         "flops": {"tokens": 64, "width": 4},
     },

@@ -36,7 +36,7 @@ class Plan:
         budget: seconds for training, speed and length together; it sets the number of steps.
         steps: optimiser steps of each training, instead of those that the budget allows.
         text: a file or folder to train on, for the task "text".
-        model: sizes of the model that differ from the task's own.
+        model: sizes of the model that differ from the task's own; `family` is another model that reads the task.
         batch_size: examples in a step; None is the task's own.
         learning_rate: peak of the schedule; None is the task's own.
         device: "cpu", "cuda", ...

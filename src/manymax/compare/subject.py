@@ -144,10 +144,16 @@ class Subject:
         metric = self.task.metric
         return {
             "quality": {"name": metric.name, "better": metric.better, "unit": metric.unit},
-            "model": {"family": self.task.family, **vars(cast(Any, model).size)},
+            "model": {"family": self.plan.model.get("family", self.task.family), **sizes(model)},
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
         }
+
+
+def sizes(model: Any) -> dict[str, Any]:
+    """Return a model's sizes by name; of one in stages those of each stage."""
+    stages = [vars(size) for size in getattr(model, "sizes", [model.size])]
+    return stages[0] if len(stages) == 1 else {name: [size[name] for size in stages] for name in stages[0]}
 
 
 def share_weights(baseline: nn.Module, model: nn.Module) -> None:

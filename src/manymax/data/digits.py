@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from manymax._extras import require
@@ -31,11 +32,12 @@ class Digits(FiniteTask):
     Args:
         path: a folder with MNIST's four files `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with
             `t10k`, each as it is or with `.gz`; None is scikit-learn's images.
+        side: images are stretched to this many pixels a side, bilinearly; None leaves them as they are.
 
     Raises:
         FileNotFoundError: if the folder or one of the files is missing.
         ImportError: if scikit-learn is not installed and path is None.
-        ValueError: if a file is not what IDX says it is.
+        ValueError: if a file is not what IDX says it is, or side is less than 1.
 
     Source:
         Alpaydin & Kaynak, 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository; file
@@ -49,9 +51,12 @@ class Digits(FiniteTask):
     recipe: ClassVar = Recipe(batch_size=32, steps=200, learning_rate=3e-3, warmup=20, model={"depth": 2})
 
     path: str | None = None
+    side: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a folder that is not there before anything is trained."""
+        if self.side is not None:
+            self._at_least(side=1)
         if self.path is not None and not Path(self.path).is_dir():
             raise FileNotFoundError(f"path: no folder {self.path}")
 
@@ -69,7 +74,11 @@ class Digits(FiniteTask):
 
     @cached_property
     def _splits(self) -> dict[Split, Examples]:
-        return _scikit_learn() if self.path is None else {split: _mnist(self.path, split) for split in PARTS}
+        found = _scikit_learn() if self.path is None else {split: _mnist(self.path, split) for split in PARTS}
+        if self.side is None:
+            return found
+        sides = (self.side, self.side)
+        return {split: (F.interpolate(x, sides, mode="bilinear"), y) for split, (x, y) in found.items()}
 
     def examples(self, split: Split) -> Examples:
         """Return images (n, 1, height, width) and labels (n,)."""

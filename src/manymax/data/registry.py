@@ -12,8 +12,9 @@ from manymax.data.recall import Recall
 from manymax.data.regular import Regular
 from manymax.data.task import Task
 from manymax.data.text import Text
+from manymax.data.triples import Triples
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Digits, ListOps, Modular, Recall, Regular, Text)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Digits, ListOps, Modular, Recall, Regular, Text, Triples)}
 
 
 def list_tasks() -> list[str]:

@@ -82,7 +82,34 @@ class Cache:
         return out  # type: ignore[no-any-return]
 
 
-class Attention(nn.Module):
+class Heads(nn.Module):
+    """The projections of an attention sublayer, whatever lies between them."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.size = size
+        self.query_key_value = linear(size.width, (size.num_heads + 2 * size.num_kv_heads) * size.head_dim)
+        self.output = writer(size.width, size.width)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return query, key and value (B, heads, N, head_dim) of x (B, N, width)."""
+        size = self.size
+        heads = self.query_key_value(x).unflatten(-1, (-1, size.head_dim)).transpose(1, 2)
+        query, key, value = heads.split([size.num_heads, size.num_kv_heads, size.num_kv_heads], dim=1)
+        return query, key, value
+
+    def merge(self, mixed: Tensor, gate: Tensor | None = None) -> Tensor:
+        """Return the update (B, N, width) that the outputs (B, H, N, head_dim) of all heads make together.
+
+        Args:
+            mixed: the outputs.
+            gate: (B, N, width), times which they count; None is 1.
+        """
+        features = mixed.transpose(1, 2).flatten(2)
+        return self.output(features if gate is None else features * gate)  # type: ignore[no-any-return]
+
+
+class Attention(Heads):
     """Projections around a mechanism, which sees query (B, H, N, D), key and value, and is attached last.
 
     Args:
@@ -93,28 +120,22 @@ class Attention(nn.Module):
     mechanism: nn.Module
 
     def __init__(self, size: Size, *, gated: bool = False) -> None:
-        super().__init__()
-        self.size = size
-        self.query_key_value = linear(size.width, (size.num_heads + 2 * size.num_kv_heads) * size.head_dim)
+        super().__init__(size)
         self.gate = linear(size.width, size.width) if gated else None
-        self.output = writer(size.width, size.width)
 
     def forward(self, x: Tensor, rotation: Tensor | None, cache: Cache | None, **options: Any) -> Tensor:
         """Return what each token of x (B, N, width) reads from the others; options go to the mechanism.
 
         Queries and keys are turned by `rotation`, unless the mechanism knows order by itself and says `rotary = False`.
         """
-        size = self.size
-        heads = self.query_key_value(x).unflatten(-1, (-1, size.head_dim)).transpose(1, 2)
-        query, key, value = heads.split([size.num_heads, size.num_kv_heads, size.num_kv_heads], dim=1)
+        query, key, value = self.split(x)
         if rotation is not None and getattr(self.mechanism, "rotary", True):
             query, key = rotate(query, rotation), rotate(key, rotation)
         if cache is not None:
             mixed = cache.attend(self.mechanism, query, key, value)
         else:
             mixed = self.mechanism(query, key, value, **options)
-        mixed = mixed.transpose(1, 2).flatten(2)
-        return self.output(mixed if self.gate is None else mixed * self.gate(x))  # type: ignore[no-any-return]
+        return self.merge(mixed, None if self.gate is None else self.gate(x))
 
 
 class MLP(nn.Module):

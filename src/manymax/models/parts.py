@@ -20,14 +20,16 @@ def make_head(head: str | Factory, in_features: int, num_classes: int) -> Any:
     return head(in_features=in_features, num_classes=num_classes)
 
 
-def attach_attention(model: nn.Module, attention: str | Factory, size: Size) -> None:
+def attach_attention(model: nn.Module, attention: str | Factory, size: Size | None = None) -> None:
     """Give every block a mechanism of its own. Called last, so that its parameters change no other's random numbers.
 
-    A mechanism that differs from layer to layer is told its place by `at_layer(layer, num_layers)`.
+    It is made for `size`; None is the sublayer's own, where sublayers differ. One that differs from layer to layer is
+    told its place by `at_layer(layer, num_layers)`.
     """
     found = sublayers(model)
     for layer, sublayer in enumerate(found):
-        sizes = {"head_dim": size.head_dim, "num_heads": size.num_heads}
+        own = size or sublayer.size
+        sizes = {"head_dim": own.head_dim, "num_heads": own.num_heads}
         sublayer.mechanism = create_attention(attention, **sizes) if isinstance(attention, str) else attention(**sizes)
         place: Any = getattr(sublayer.mechanism, "at_layer", None)
         if place is not None:

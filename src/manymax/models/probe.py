@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from manymax.attention.dense.api import attention
 from manymax.attention.dense.module import DenseAttention
+from manymax.diagnose.weights import row_entropy
 from manymax.models.parts import sublayers
 
 
@@ -53,15 +54,14 @@ def statistics(layers: list[Layer]) -> dict[str, float | None]:
     weight does not count. The entropy is in nats. Without weights the last two are None.
     """
     largest = float(torch.stack([layer.scores[layer.scores != -torch.inf].abs().max() for layer in layers]).max())
-    weights = [layer.weights.abs() for layer in layers if layer.weights is not None]
-    rows = [w.flatten(0, -2)[w.sum(-1).flatten() != 0] for w in weights]
-    shares = torch.cat([row / row.sum(-1, keepdim=True) for row in rows]) if rows else torch.empty(0, 1)
-    if not len(shares):
+    weights = [layer.weights for layer in layers if layer.weights is not None]
+    rows = [w.flatten(0, -2)[w.abs().sum(-1).flatten() != 0] for w in weights]
+    if not any(map(len, rows)):
         return {"largest_score": largest, "entropy": None, "first_token_share": None}
     return {
         "largest_score": largest,
-        "entropy": float(torch.special.entr(shares).sum(-1).mean()),
-        "first_token_share": float(shares[:, 0].mean()),
+        "entropy": float(torch.cat([row_entropy(each) for each in rows]).mean()),
+        "first_token_share": float(torch.cat([each[:, 0].abs() / each.abs().sum(-1) for each in rows]).mean()),
     }
 
 

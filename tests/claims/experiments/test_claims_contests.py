@@ -10,6 +10,7 @@ from manymax.claims.experiments import contests, costs, flowformer, inline_atten
 from manymax.claims.experiments.burgers import SOLVED, Burgers, functions, resample, solve
 from manymax.claims.experiments.kernelized_attention_rpe import Operations
 from manymax.data.modular import Modular
+from manymax.data.triples import Triples
 from manymax.models.gpt import GPT
 from manymax.models.vit import ViT
 
@@ -48,7 +49,7 @@ def test_digits_need_scikit_learn(monkeypatch):
 
     monkeypatch.setattr("manymax.data.digits.require", missing)
     assert contests.on_digits({"a": "softmax"}, 0, {}, quiet) == Untestable("sklearn.datasets is not installed")
-    numbers = {"time": {"width": 2, "lengths": [4, 8], "rounds": 1, "seconds": 0.0}, "patch": 1}
+    numbers = {"time": {"width": 2, "lengths": [4, 8], "rounds": 1, "seconds": 0.0}, "side": 4}
     found = l2vit.run(0, numbers, quiet)
     assert isinstance(found["entropy_ratio"], Untestable)
     assert set(found) > {"slope_distance"}
@@ -118,24 +119,35 @@ def test_spikes_of_gradients():
     assert norms.spikes(3.0, 3) == 2  # 3.1 over a median of 1, and the one that is no number
 
 
-def test_windows_attend_within_themselves():
-    module = l2vit.Windows(head_dim=4, num_heads=2, side=2)
-    query, key, value = torch.randn(3, 1, 2, 24, 4, requires_grad=True).unbind()
-    out = module(query, key, value, grid=(4, 6))
-    place = torch.arange(24)
-    window = place // 12 * 3 + place % 6 // 2
-    scores = query @ key.transpose(2, 3) / 2
-    scores = scores.masked_fill(window[:, None] != window, -math.inf)
-    torch.testing.assert_close(out, torch.softmax(scores, -1) @ value)
-
-
 def test_mechanisms_take_turns():
     options = {"image": (1, 4, 4), "num_classes": 3, "patch": 1, "depth": 3, "width": 32}
-    kinds = [type(b.attention.mechanism).__name__ for b in ViT(**options, attention=l2vit.alternating(2, 3)).blocks]
-    assert kinds == ["Windows", "L2ViT", "Windows"]
     factory = softhgnn.sets_last(3, num_edges=5)
     kinds = [type(b.attention.mechanism).__name__ for b in ViT(**options, attention=factory).blocks]
     assert kinds == ["DenseAttention", "DenseAttention", "SoftHGNN"]
+
+
+def test_soft_sets_beside_attention_of_as_many_parameters():
+    task = Triples(tokens=8, values=6, validation=8)
+    options = {**task.model_options, "depth": 2, "width": 32}
+    numbers = {"edges": 5, "steps": 2, "warmup": 1, "batch_size": 4, "learning_rate": 0.01}
+    runs = softhgnn.beside_attention(options, task, 0, numbers, quiet)
+    kinds = {
+        name: [type(block.attention.mechanism).__name__ for block in run.model.blocks] for name, run in runs.items()
+    }
+    assert kinds == {
+        "both": ["DenseAttention", "SoftHGNN"],
+        "attention": ["DenseAttention", "DenseAttention"],
+        "sets": ["SoftHGNN", "SoftHGNN"],
+    }
+    assert runs["both"].model.blocks[1].attention.mechanism.num_edges == 5
+    sizes = {name: softhgnn.parameters(run.model) for name, run in runs.items()}
+    assert abs(sizes["both"] - sizes["attention"]) <= 3 * 32 * 2 / 2  # one more of `hidden` in each block
+    assert sizes["sets"] > sizes["both"]
+    made = {
+        name: contests.Learnt(None, 0.0, quality)
+        for name, quality in {"both": 0.75, "attention": 0.5, "sets": 0.25}.items()
+    }
+    assert softhgnn.points(made) == {"points_of_sets": 25, "attention_accuracy": 50, "points_of_sets_alone": -25}
 
 
 def test_balance_is_part_of_the_loss():

@@ -46,7 +46,8 @@ class L2ViT(OnGrid, LinearAttention):
 
     Source:
         Zheng, 2025, The Linear Attention Resurrection in Vision Transformer, arXiv:2501.16182. The bound 100 is that of
-        the code; in the code the module follows the block's attention and its residual, here the attention alone.
+        the code; in the code the module follows the block's attention and its residual, as in
+        `manymax.models.l2vit.L2ViT`, here the attention alone.
     """
 
     choices = Choices(

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.contests import on_digits, rows
+from manymax.claims.experiments.contests import Learnt, on_digits, seen
 from manymax.claims.experiments.costs import attending, flops
 from manymax.claims.experiments.training import part
+from manymax.data.digits import Digits
+from manymax.diagnose.weights import attention_weights, injectivity_gap, local_mass
 
-CONTENDERS = {
+CONTENDERS: dict[str, Any] = {
     "softmax": "softmax",
     "linear": "linear-relu",
     "inline": "inline-attention",
     "inline without local": partial(create_attention, "inline-attention", local=0),
 }
+GRID = (8, 8)  # of the digits' pixels
+NEAR = 3  # side of the window that counts as near
+LOOKING = {"softmax": "softmax", "linear": "linear", "inline": "inline without local"}  # those that are weights alone
 
 
 def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
@@ -26,9 +33,8 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     images = on_digits(CONTENDERS, seed, numbers, part(progress, "digits", 0, 2))
     metrics: Metrics
     if isinstance(images, Untestable):
-        metrics = dict.fromkeys(
-            ("points_above_softmax", "points_above_linear", "points_of_local", "softmax_accuracy"), images
-        )
+        names = ("points_above_softmax", "points_above_linear", "points_of_local", "softmax_accuracy")
+        metrics = dict.fromkeys((*names, *(f"near_mass_of_{name}" for name in LOOKING)), images)
     else:
         points = {name: 100 * learnt.quality for name, learnt in images.items()}
         metrics = {
@@ -36,9 +42,23 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
             "points_above_linear": points["inline"] - points["linear"],
             "points_of_local": points["inline"] - points["inline without local"],
             "softmax_accuracy": points["softmax"],
+            **near_masses(images, Digits().held_out()[0][: numbers["probed"]]),
         }
     progress(0.5, "weights and operations")
     return metrics | weights_metrics(seed, **numbers["weights"]) | {"flop_ratio": flop_ratio(seed, **numbers["flops"])}
+
+
+def near_masses(images: Mapping[str, Learnt], inputs: Tensor) -> Metrics:
+    """Return the mean share of weight that trained models' queries give to their own pixel and the 8 around it."""
+    found: Metrics = {}
+    for name, contender in LOOKING.items():
+        shares, make = [], CONTENDERS[contender]
+        for query, key in seen(images[contender].model, inputs):
+            sizes = {"head_dim": query.shape[3], "num_heads": query.shape[1]}
+            mechanism = create_attention(make, **sizes) if isinstance(make, str) else make(**sizes)
+            shares.append(local_mass(attention_weights(mechanism, query, key), NEAR, GRID).nanmean())
+        found[f"near_mass_of_{name}"] = float(torch.stack(shares).mean())
+    return found
 
 
 def weights_metrics(seed: int, *, tokens: int, width: int) -> Metrics:
@@ -48,9 +68,10 @@ def weights_metrics(seed: int, *, tokens: int, width: int) -> Metrics:
     found = {}
     for name, options in {"linear-relu": {}, "inline-attention": {"local": 0}}.items():
         module = create_attention(name, head_dim=width, num_heads=1, **options).double()
-        found[name] = float((rows(module, query, key) - rows(module, 2 * query, key)).abs().max())
+        weights, doubled = (attention_weights(module, scale * query, key) for scale in (1, 2))
+        found[name] = float(injectivity_gap(weights, doubled).max())
     module = create_attention("inline-attention", head_dim=width, num_heads=1, local=0)
-    linear = rows(module, query.float(), key.float())
+    linear = attention_weights(module, query.float(), key.float())
     return {
         "relu_change": found["linear-relu"],
         "inline_change": found["inline-attention"],

@@ -2,79 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Mapping
 from functools import partial
-from itertools import count
-from typing import Any, cast
+from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from manymax.attention.dense.api import attention
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.contests import GradientNorms, Learnt, learn, row_entropy, rows, seen
+from manymax.claims.experiments.contests import GradientNorms, Learnt, learn, seen
 from manymax.claims.experiments.costs import mechanism_slope
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
-from manymax.models.vit import ViT
+from manymax.diagnose.weights import attention_weights, local_mass, row_entropy
+from manymax.models.l2vit import L2ViT
 
 FACTOR, WINDOW = 3.0, 20  # a spike is a gradient above 3 times the median of the 20 steps before
+NEAR = 3  # side of the window that counts as near
+PLAIN = partial(create_attention, "l2vit", least=0.0)
 
 
-class Windows(nn.Module):
-    """Softmax attention within square windows of a grid, as in Swin without shifts.
-
-    Args:
-        head_dim: the last dim of queries and keys.
-        num_heads: number of heads.
-        side: of a window; it divides the grid's.
-    """
-
-    def __init__(self, *, head_dim: int, num_heads: int, side: int) -> None:
-        super().__init__()
-        self.shape = (num_heads, head_dim)
-        self.side = side
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, grid: tuple[int, int]) -> Tensor:
-        """Return the outputs (B, H, N, D)."""
-        out: Tensor = attention(self._split(query, grid), self._split(key, grid), self._split(value, grid))
-        batch, heads, _, dim = query.shape
-        down, across = (side // self.side for side in grid)
-        windows = out.reshape(batch, down, across, heads, self.side, self.side, dim)
-        return windows.permute(0, 3, 1, 4, 2, 5, 6).reshape(query.shape)
-
-    def _split(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return (B * windows, H, side * side, D)."""
-        batch, heads, _, dim = x.shape
-        down, across = (side // self.side for side in grid)
-        image = x.reshape(batch, heads, down, self.side, across, self.side, dim)
-        return image.permute(0, 2, 4, 1, 3, 5, 6).reshape(-1, heads, self.side**2, dim)
-
-
-def alternating(side: int, local: int) -> Callable[..., nn.Module]:
-    """Return a factory whose mechanisms are by turns softmax in windows and L2ViT's global attention."""
-    turns = count()
-
-    def make(**sizes: int) -> nn.Module:
-        if next(turns) % 2 == 0:
-            return Windows(**sizes, side=side)
-        made: nn.Module = create_attention("l2vit", **sizes, local=local)
-        return made
-
-    return make
+def kinds(window: int, local: int) -> dict[str, dict[str, Any]]:
+    """Return the options of each kind of model."""
+    return {
+        "softmax": {"window": 0, "local": 0, "attention": "softmax"},
+        "linear": {"window": 0, "local": 0, "attention": PLAIN},
+        "bound": {"window": 0, "local": 0, "attention": "l2vit"},
+        "module": {"window": 0, "local": local, "attention": PLAIN},
+        "l2vit": {"window": window, "local": local, "attention": "l2vit"},
+    }
 
 
 def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     """Measure everything."""
-    task = Digits()
+    task = Digits(side=numbers["side"])
     metrics: Metrics
     try:
-        options = {**task.model_options, "patch": numbers["patch"]}
+        options = dict(task.model_options)
     except ImportError as error:
         names = ("entropy_ratio", "points_of_module", "points_above_softmax", "spikes_of_plain_division")
-        metrics = dict.fromkeys(
-            (*names, "softmax_accuracy", "spikes_with_bound", "points_of_bound"), Untestable(str(error))
-        )
+        others = ("softmax_accuracy", "spikes_with_bound", "points_of_bound")
+        masses = ("near_mass_of_softmax", "near_mass_of_linear")
+        metrics = dict.fromkeys((*names, *others, *masses), Untestable(str(error)))
     else:
         metrics = learning(options, task, seed, numbers, progress)
     progress(0.9, "times")
@@ -82,47 +53,45 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
 
 
 def learning(options: dict[str, Any], task: Digits, seed: int, numbers: Numbers, progress: Progress) -> Metrics:
-    """Train each kind of model; return accuracies, entropies and spikes."""
-    local = numbers["local"]
-    plain = partial(create_attention, "l2vit", least=0.0)
-    kinds: dict[str, Callable[[], Any]] = {
-        "softmax": lambda: "softmax",
-        "linear": lambda: plain,
-        "bound": lambda: "l2vit",
-        "module": lambda: partial(plain, local=local),
-        "l2vit": lambda: alternating(numbers["window"], local),
-    }
+    """Train each kind of model; return accuracies, concentration and spikes."""
+    options |= {name: numbers[name] for name in ("patch", "depths", "widths")}
 
-    def build(make: Callable[[], Any], records: list[GradientNorms]) -> ViT:
-        model = ViT(**options, depth=numbers["depth"], width=numbers["width"], attention=make())
+    def build(kind: dict[str, Any], records: list[GradientNorms]) -> L2ViT:
+        model = L2ViT(**options, **kind)
         records.append(GradientNorms(model))
         return model
 
     runs: dict[str, Learnt] = {}
     spikes: dict[str, int] = {}
-    for index, (name, make) in enumerate(kinds.items()):
+    models = kinds(numbers["window"], numbers["local"])
+    for index, (name, kind) in enumerate(models.items()):
         records: list[GradientNorms] = []
-        tell = part(progress, name, index, len(kinds) + 1)
-        runs[name] = learn(partial(build, make, records), task, seed, numbers, tell)
+        tell = part(progress, name, index, len(models) + 1)
+        runs[name] = learn(partial(build, kind, records), task, seed, numbers, tell)
         spikes[name] = records[0].spikes(FACTOR, WINDOW)
     points = {name: 100 * learnt.quality for name, learnt in runs.items()}
     images = task.held_out()[0][: numbers["probed"]]
+    found = {name: concentration(runs[name], models[name]["attention"], images) for name in ("softmax", "linear")}
     return {
-        "entropy_ratio": entropy(runs["linear"], plain, images) / entropy(runs["softmax"], "softmax", images),
+        "entropy_ratio": found["linear"]["entropy"] / found["softmax"]["entropy"],
         "points_of_module": points["module"] - points["linear"],
         "points_above_softmax": points["l2vit"] - points["softmax"],
         "spikes_of_plain_division": spikes["linear"] - spikes["bound"],
         "softmax_accuracy": points["softmax"],
         "spikes_with_bound": spikes["bound"],
         "points_of_bound": points["bound"] - points["linear"],
+        **{f"near_mass_of_{name}": each["near mass"] for name, each in found.items()},
     }
 
 
-def entropy(learnt: Learnt, kind: Any, images: Tensor) -> float:
-    """Return the mean entropy of a trained model's rows of weights."""
-    found = []
+def concentration(learnt: Learnt, attention: Any, images: Tensor) -> Mapping[str, float]:
+    """Return the mean entropy of a trained model's rows of weights, and the mean share of a place and the 8 around."""
+    entropies, masses = [], []
     for query, key in seen(learnt.model, images):
         sizes = {"head_dim": query.shape[3], "num_heads": query.shape[1]}
-        mechanism = create_attention(kind, **sizes) if isinstance(kind, str) else kind(**sizes)
-        found.append(row_entropy(rows(cast("Callable[..., Tensor]", mechanism), query, key)))
-    return sum(found) / len(found)
+        mechanism = create_attention(attention, **sizes) if isinstance(attention, str) else attention(**sizes)
+        weights = attention_weights(mechanism, query, key)
+        side = math.isqrt(query.shape[2])
+        entropies.append(row_entropy(weights).nanmean())
+        masses.append(local_mass(weights, NEAR, (side, side)).nanmean())
+    return {"entropy": float(torch.stack(entropies).mean()), "near mass": float(torch.stack(masses).mean())}

@@ -1,8 +1,9 @@
-"""SoftHGNN: beside attention, operations, balance of selected sets, rank (Lei et al., 2025)."""
+"""SoftHGNN: beside attention on images and on sets, operations, balance of selected sets, rank (Lei et al., 2025)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 
 from manymax.attention.module import create_attention
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
-from manymax.claims.experiments.contests import learn, seen
+from manymax.claims.experiments.contests import Learnt, learn, seen
 from manymax.claims.experiments.costs import attending, flops
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
+from manymax.data.task import Task
+from manymax.data.triples import Triples
 from manymax.models.parts import sublayers
 from manymax.models.vit import ViT
 
-PARTS = 4
+PARTS = 4  # of equal length, about: digits, two kinds of selection, triples
 
 
 def sets_last(depth: int, **options: int) -> Callable[..., nn.Module]:
@@ -69,45 +72,74 @@ def run(seed: int, numbers: Numbers, progress: Progress) -> Metrics:
     task = Digits()
     metrics: Metrics
     try:
-        options = {
-            **task.model_options,
-            "patch": numbers["patch"],
-            "depth": numbers["depth"],
-            "width": numbers["width"],
-        }
+        options = {**task.model_options, "patch": numbers["patch"]}
     except ImportError as error:
         names = ("points_of_sets", "usage_entropy_ratio", "participation_rank", "parameters_ratio")
-        metrics = dict.fromkeys((*names, "attention_accuracy", "balanced_usage_entropy"), Untestable(str(error)))
+        others = ("attention_accuracy", "points_of_sets_alone", "balanced_usage_entropy")
+        metrics = dict.fromkeys((*names, *others), Untestable(str(error)))
     else:
-        metrics = beside_attention(options, task, seed, numbers, progress)
-        metrics |= balance(options, task, seed, numbers, progress)
+        options |= {"depth": numbers["depth"], "width": numbers["width"]}
+        runs = beside_attention(options, task, seed, numbers, part(progress, "digits", 0, PARTS))
+        metrics = {
+            **points(runs),
+            "participation_rank": rank(runs["both"].model, task.held_out()[0][: numbers["probed"]]),
+            "parameters_ratio": parameters(runs["both"].model) / parameters(runs["attention"].model),
+            **balance(options, task, seed, numbers, progress),
+        }
+    on_sets = {**numbers, **numbers["triples"]}
+    triples = Triples(tokens=on_sets["tokens"], values=on_sets["values"])
+    options = {**triples.model_options, "depth": on_sets["depth"], "width": on_sets["width"]}
+    runs = beside_attention(options, triples, seed, on_sets, part(progress, "triples", 3, PARTS))
+    metrics |= {f"triples_{name}": value for name, value in points(runs).items()}
     return metrics | {"flop_ratio": flop_ratio(seed, **numbers["flops"])}
 
 
-def beside_attention(options: dict[str, Any], task: Digits, seed: int, numbers: Numbers, progress: Progress) -> Metrics:
-    """Train a transformer whose last block has soft sets, and one of as many parameters with attention alone."""
-    depth, edges = numbers["depth"], numbers["edges"]
+def beside_attention(
+    options: dict[str, Any], task: Task, seed: int, numbers: Numbers, progress: Progress
+) -> dict[str, Learnt]:
+    """Train transformers with soft sets in the last block, with attention alone and as many parameters, and with sets.
 
-    def with_sets() -> ViT:
-        return ViT(**options, attention=sets_last(depth, num_edges=edges))
+    Args:
+        options: of the transformers.
+        task: what they learn.
+        seed: of the start and the batches.
+        numbers: "edges", and those of `train`.
+        progress: told about the loss.
+    """
+    depth, sets = options["depth"], {"num_edges": numbers["edges"]}
+
+    def both() -> ViT:
+        return ViT(**options, attention=sets_last(depth, **sets))
 
     plain = ViT(**options)
-    missing = parameters(with_sets()) - parameters(plain)
+    missing = parameters(both()) - parameters(plain)
     hidden = plain.size.hidden + round(missing / (3 * plain.size.width * depth))
-
-    def alone() -> ViT:
-        return ViT(**options, hidden=hidden)
-
-    sets = learn(with_sets, task, seed, numbers, part(progress, "soft sets", 0, PARTS))
-    attention = learn(alone, task, seed, numbers, part(progress, "attention", 1, PARTS))
-    images = task.held_out()[0][: numbers["probed"]]
-    share = sublayers(sets.model)[-1].mechanism.participation(*seen(sets.model, images)[-1]).detach().double()  # type: ignore[operator]
-    return {
-        "points_of_sets": 100 * (sets.quality - attention.quality),
-        "attention_accuracy": 100 * attention.quality,
-        "participation_rank": float(torch.linalg.matrix_rank(share @ share.transpose(1, 2)).max()),
-        "parameters_ratio": parameters(sets.model) / parameters(attention.model),
+    makers: dict[str, Callable[[], ViT]] = {
+        "both": both,
+        "attention": partial(ViT, **options, hidden=hidden),
+        "sets": partial(ViT, **options, attention=partial(create_attention, "softhgnn", **sets)),
     }
+    return {
+        name: learn(make, task, seed, numbers, part(progress, name, index, len(makers)))
+        for index, (name, make) in enumerate(makers.items())
+    }
+
+
+def points(runs: Mapping[str, Learnt]) -> Metrics:
+    """Return accuracies in points: of attention, and by how much those with soft sets are above it."""
+    accuracy = {name: 100 * learnt.quality for name, learnt in runs.items()}
+    return {
+        "points_of_sets": accuracy["both"] - accuracy["attention"],
+        "attention_accuracy": accuracy["attention"],
+        "points_of_sets_alone": accuracy["sets"] - accuracy["attention"],
+    }
+
+
+def rank(model: ViT, images: Tensor) -> float:
+    """Return the largest rank of the last block's participation times its transpose."""
+    mechanism: Any = sublayers(model)[-1].mechanism
+    share = mechanism.participation(*seen(model, images)[-1]).detach().double()
+    return float(torch.linalg.matrix_rank(share @ share.transpose(1, 2)).max())
 
 
 def balance(options: dict[str, Any], task: Digits, seed: int, numbers: Numbers, progress: Progress) -> Metrics:
@@ -119,7 +151,7 @@ def balance(options: dict[str, Any], task: Digits, seed: int, numbers: Numbers, 
             factory = sets_last(numbers["depth"], **numbers["selected"])
             return Balanced(ViT(**options, attention=factory), weight)
 
-        tell = part(progress, f"selected sets, term times {weight:g}", 2 + index, PARTS)
+        tell = part(progress, f"selected sets, term times {weight:g}", 1 + index, PARTS)
         learnt = learn(make, task, seed, numbers, tell)
         entropies.append(usage_entropy(learnt.model, task.held_out()[0]))
     return {"usage_entropy_ratio": entropies[0] / entropies[1], "balanced_usage_entropy": entropies[0]}
