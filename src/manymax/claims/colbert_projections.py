@@ -50,7 +50,7 @@ CLAIM = Claim(
         "temperature": 0.5,
         "expansion": 2.0,
         "wide": 4.0,
-        "steps": 120,
+        "steps": 250,
         "batch_size": 32,
         "learning_rate": 2e-3,
         "warmup": 20,

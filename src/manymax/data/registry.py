@@ -12,8 +12,11 @@ from manymax.data.recall import Recall
 from manymax.data.regular import Regular
 from manymax.data.task import Task
 from manymax.data.text import Text
+from manymax.data.words import Library, Words
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Digits, ListOps, Modular, Recall, Regular, Text)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Digits, Library, ListOps, Modular, Recall, Regular, Text, Words)
+}
 
 
 def list_tasks() -> list[str]:
