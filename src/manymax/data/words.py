@@ -135,7 +135,7 @@ class Library(WordTask):
 
     vocabulary: int = 50000
     length: int = 32
-    validation: int = 8192
+    validation: int = 4096
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
