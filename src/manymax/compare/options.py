@@ -29,7 +29,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="what is learnt (text); several share the budget; see: manymax list tasks",
     )
-    keys.add_argument("--text", metavar="PATH", help="a file or folder to train on, for the task text")
+    keys.add_argument("--text", metavar="PATH", help="a file or folder to train on, for text and words")
     keys.add_argument("--seeds", type=_seeds, metavar="N", help="how many (3), or which: 3,4,5")
     keys.add_argument("--budget", metavar="TIME", help="for training, speed and length together (3min)")
     keys.add_argument("--steps", type=int, metavar="N", help="steps of each training, instead of what fits the budget")

@@ -19,6 +19,7 @@ DEFAULTS = {
 }
 SITES = tuple(DEFAULTS)
 ALIASES = {"head": "output"}  # the library's own word for what acts there
+READERS = ("text", "words")  # tasks that read a user's files
 DTYPES = ("float32", "float64", "bfloat16")
 LIMITS = ("timeout", "memory")  # may be raised when a run goes on: what has finished stayed below them
 
@@ -35,7 +36,7 @@ class Plan:
         seeds: each trains every candidate once, from the same initial weights on the same batches; n means 0 to n - 1.
         budget: seconds for training, speed and length together; it sets the number of steps.
         steps: optimiser steps of each training, instead of those that the budget allows.
-        text: a file or folder to train on, for the task "text".
+        text: a file or folder to train on, for the tasks "text" and "words".
         model: sizes of the model that differ from the task's own; `family` is another model that reads the task.
         batch_size: examples in a step; None is the task's own.
         learning_rate: peak of the schedule; None is the task's own.
@@ -83,8 +84,8 @@ class Plan:
             raise ValueError(f"seeds: expected at least one, each once, got {list(self.seeds)}")
         if not self.lengths or list(self.lengths) != sorted(set(self.lengths)):
             raise ValueError(f"lengths: expected growing numbers, got {list(self.lengths)}")
-        if self.text is not None and candidate.parse(self.task).system != "text":
-            raise ValueError(f"text: only the task 'text' reads it, got task {self.task!r}")
+        if self.text is not None and candidate.parse(self.task).system not in READERS:
+            raise ValueError(f"text: only the tasks {' and '.join(READERS)} read it, got task {self.task!r}")
         if twice := sorted({label for label in self.labels if self.labels.count(label) > 1}):
             raise ValueError(f"candidates: expected each once, got {twice[0]!r} more than once")
 

@@ -13,8 +13,11 @@ from manymax.data.regular import Regular
 from manymax.data.task import Task
 from manymax.data.text import Text
 from manymax.data.triples import Triples
+from manymax.data.words import Library, Words
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Digits, ListOps, Modular, Recall, Regular, Text, Triples)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Digits, Library, ListOps, Modular, Recall, Regular, Text, Triples, Words)
+}
 
 
 def list_tasks() -> list[str]:

@@ -26,6 +26,7 @@ class Metric:
 
 
 BITS_PER_BYTE = Metric("bits per byte", "lower", "bits")
+BITS_PER_WORD = Metric("bits per word", "lower", "bits")
 ACCURACY = Metric("accuracy", "higher", "share")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from manymax.data.task import BITS_PER_BYTE, IGNORED, Examples, Recipe, Split, Task, share
+from manymax.data.passages import Passages
+from manymax.data.task import BITS_PER_BYTE, Recipe, share
 
 HELD_OUT_TOPICS = 1 / 8  # of the topics by the hash of their name: 13 of 79, 8 % of the bytes, on Python 3.10 to 3.13
 HELD_OUT_BYTES = 1 / 10  # of a user's files
@@ -21,7 +21,7 @@ RUN = 12  # words in a row that training must not share with validation
 
 
 @dataclass(frozen=True)
-class Text(Task):
+class Text(Passages):
     """Text, byte by byte: the topics of Python's documentation, or your own file or folder.
 
     The topics are the prose that Python's `help()` shows, about 450 kB on every Python. Whole topics are held out, by a
@@ -46,8 +46,7 @@ class Text(Task):
     """
 
     name: ClassVar = "text"
-    kind: ClassVar = "language"
-    family: ClassVar = "gpt"
+    unit: ClassVar = "bytes"
     metric: ClassVar = BITS_PER_BYTE
     recipe: ClassVar = Recipe(batch_size=8, steps=300, learning_rate=6e-3, warmup=30, model={"depth": 2})
 
@@ -56,15 +55,7 @@ class Text(Task):
 
     def __post_init__(self) -> None:
         """Refuse what is missing or too short before anything is trained."""
-        self._at_least(length=1)
-        if self.path is not None and not Path(self.path).exists():
-            raise FileNotFoundError(f"path: no file or folder {self.path}")
-        for split, text in self._splits.items():
-            if len(text) <= self.length:
-                raise ValueError(
-                    f"path: expected more than {self.length} bytes for {split}, got {len(text)} of "
-                    f"{self.path or 'the documentation'}"
-                )
+        self._long_enough(self.path or "the documentation")
 
     @property
     def num_classes(self) -> int:
@@ -76,26 +67,23 @@ class Text(Task):
         """Return the vocabulary."""
         return {"vocabulary": self.num_classes}
 
-    @cached_property
-    def _splits(self) -> dict[Split, Tensor]:
-        train, held_out = topics() if self.path is None else _files(Path(self.path))
-        return {"train": _tensor(train), "validation": _tensor(held_out)}
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Return the bytes."""
+        train, held_out = splits(self.path)
+        return _tensor(train), _tensor(held_out)
 
-    def draw(self, split: Split, count: int, generator: torch.Generator) -> Examples:
-        """Return pieces of the text from random places; the targets are the inputs' next bytes."""
-        text = self._splits[split]
-        starts = torch.randint(len(text) - self.length, (count, 1), generator=generator)
-        pieces = text[starts + torch.arange(self.length + 1)].long()
-        return pieces[:, :-1], pieces[:, 1:]
 
-    def held_out(self) -> Examples:
-        """Return the validation text cut into pieces; every byte but the first is asked exactly once."""
-        text = self._splits["validation"].long()
-        rows = -(-(len(text) - 1) // self.length)
-        padding = rows * self.length + 1 - len(text)
-        inputs = torch.nn.functional.pad(text[:-1], (0, padding))
-        targets = torch.nn.functional.pad(text[1:], (0, padding), value=IGNORED)
-        return inputs.view(rows, self.length), targets.view(rows, self.length)
+def splits(path: str | None) -> tuple[bytes, bytes]:
+    """Return the bytes of a file or a folder for training and for validation; None is Python's documentation.
+
+    Raises:
+        FileNotFoundError: if there is nothing at path.
+    """
+    if path is None:
+        return topics()
+    if not Path(path).exists():
+        raise FileNotFoundError(f"path: no file or folder {path}")
+    return _files(Path(path))
 
 
 def topics() -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manymax.data.task import BITS_PER_BYTE, IGNORED, Examples, Task
+from manymax.data.task import IGNORED, Examples, Task
 
 TOP = 5
 BINS = 15  # of the calibration error: those of Guo et al., whose numbers others compare with
@@ -17,19 +17,19 @@ BINS = 15  # of the calibration error: those of Guo et al., whose numbers others
 
 @torch.no_grad()
 def evaluate(model: Any, task: Task, batch_size: int = 64) -> float:
-    """Return bits per byte, or the share of targets that get the highest score, over the whole validation set.
+    """Return bits per target, or the share of targets that get the highest score, over the whole validation set.
 
     The bits are those of the probabilities that the head gives the targets, whatever loss it is trained by.
 
     Args:
-        model: a model with `.logits(inputs)`, and for bits per byte `.features(inputs)` and a `.head`.
+        model: a model with `.logits(inputs)`, and for bits `.features(inputs)` and a `.head`.
         task: the task.
         batch_size: examples at a time; it does not change the result.
     """
     total, count = 0.0, 0
     for inputs, targets in _batches(model, task, batch_size):
         asked = targets != IGNORED
-        if task.metric == BITS_PER_BYTE:
+        if task.metric.unit == "bits":
             total += float(model.head.nll(model.features(inputs), targets).double().sum()) / math.log(2)
         else:
             total += int((model.logits(inputs).argmax(-1) == targets)[asked].sum())

@@ -107,8 +107,10 @@ def test_wrong_options():
     for options, words in [
         ({"ridge": 0.0}, "ridge: expected a positive number"),
         ({"solver": "cgs"}, "solver: expected one of cg, exact, got 'cgs'"),
-        ({"block_size": 0}, "block_size: expected at least 1"),
-        ({"iterations": 0}, "iterations, block_size: expected at least 1"),
+        ({"block_size": 0}, "^block_size: expected at least 1, got 0"),
+        ({"iterations": 0}, "iterations: expected at least 1, got 0"),
+        ({"key_block_size": 0}, "key_block_size: expected at least 1, got 0"),
+        ({"key_block_size": 4, "solver": "exact"}, "key_block_size: expected None beside solver='exact'"),
     ]:
         with pytest.raises(ValueError, match=words):
             make((NAME, options))

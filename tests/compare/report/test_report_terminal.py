@@ -8,7 +8,7 @@ import sys
 import pytest
 import synthetic
 
-from manymax.compare.report import print_table
+from manymax.compare.report import build_overview, print_overview, print_table
 from manymax.compare.report.columns import GAP, columns, fitting
 from manymax.compare.report.runs import load
 from manymax.compare.report.summary import summarise
@@ -143,7 +143,7 @@ def test_command_says_what_is_wrong_in_one_line(tmp_path):
 PRINTING = """
 import sys
 from pathlib import Path
-from manymax.compare.report import print_table
+from manymax.compare.report import build_overview, print_overview, print_table
 print_table([Path(sys.argv[1])])
 assert not {"torch", "matplotlib", "rich"} & set(sys.modules)
 """
@@ -151,3 +151,62 @@ assert not {"torch", "matplotlib", "rich"} & set(sys.modules)
 
 def test_piping_the_table_needs_neither_torch_nor_an_optional_package(everything):
     subprocess.run([sys.executable, "-c", PRINTING, str(everything)], check=True, capture_output=True)
+
+
+def heads_run(folder, quality="bits per word"):
+    shares = {"accuracy": 0.25, "top5_accuracy": 0.5, "calibration_error": 0.0123}
+    names = ("softmax", "stablemax")
+    lines = [synthetic.train(name, seed, **shares) for name in names for seed in range(2)]
+    lines.append(synthetic.train("cosface", 0, status="diverged"))
+    lines.append(synthetic.speed(dict.fromkeys(names, (1, 1, 1))))
+    found = {"name": quality, "better": "lower", "unit": "bits"}
+    return synthetic.write(folder, synthetic.plan([*names, "cosface"], 2, site="output", quality=found), lines)
+
+
+def test_heads_have_columns_for_their_predictions(tmp_path):
+    text = plain(heads_run(tmp_path / "words"))
+    rows = cells(text)
+    assert rows["candidate"][4:9] == ["accuracy", "among 5", "calibration error", "train", "generate"]
+    assert rows["stablemax"][4:7] == ["25.0 %", "50.0 %", "1.2 %"]
+    assert rows["cosface"][4:7] == ["–"] * 3
+    assert "one of the five highest; calibration error: how far" in text
+    assert cells(plain(heads_run(tmp_path / "digits", "accuracy")))["candidate"][4:6] == [
+        "among 5",
+        "calibration error",
+    ]
+
+
+def test_columns_of_predictions_give_way_as_well(tmp_path):
+    runs = load([heads_run(tmp_path)])
+    full = columns(runs, summarise(runs))
+    kept = [[one.key for one in fitting(full, width)] for width in (300, 100, 10)]
+    assert {"accuracy", "among 5", "calibration"} <= set(kept[0])
+    assert "among 5" not in kept[1]
+    assert {"accuracy", "calibration"} <= set(kept[1])
+    assert kept[2] == ["name", "difference", "verdict", "train", "memory"]
+    assert next(one.head for one in fitting(full, 100) if one.key == "calibration") == "calibration"
+
+
+@pytest.mark.parametrize("site", ["attention", "output"])
+def test_several_tasks_have_a_page_and_a_table(tmp_path, site):
+    if site == "output":
+        runs = [heads_run(tmp_path / name) for name in ("a", "b")]
+    else:
+        lines = [synthetic.train(name, seed) for name in ("softmax", "relu") for seed in range(2)]
+        runs = [synthetic.write(tmp_path / name, synthetic.plan(["softmax", "relu"], 2), lines) for name in ("a", "b")]
+    page = build_overview(runs, tmp_path).read_text(encoding="utf-8")
+    heads = re.findall(r'<th scope="col" class="[^"]*">([^<]+)</th>', page)
+    last = (
+        ["among 5", "calibration error", "training", "memory"]
+        if site == "output"
+        else ["training", "generation", "state"]
+    )
+    assert heads == ["verdict", "mean", *last] * 2
+    row = re.search(r'<tr class="baseline">.*?</tr>', page, re.DOTALL).group()
+    found = re.findall(r"<td[^>]*>([^<]*)", row)
+    assert len(found) == len(heads)
+    if site == "output":
+        assert found[2:4] == ["50.0 %", "1.2 %"]
+    stream = io.StringIO()
+    print_overview(runs, stream)
+    assert stream.getvalue().count("softmax") > 2

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from manymax._names import closest
+from manymax.attention.dense.last import last
 
 SOLVERS = ("cg", "exact")
 ROUNDINGS = 100  # of the sum of w |z|^2 that a ridge is at least: with less, a row of one large weight is 0 / 0
+SECOND = "local linear attention by conjugate gradients gives no second derivatives; solver='exact' does"
 LARGEST = 40.0  # of an exponent: a ridge of 2e17 is as good as endless, and its products stay within float32
 
 
@@ -71,13 +73,9 @@ def _block(
     largest = torch.where(largest.isfinite(), largest, 0)
     weight = (score - largest).exp()
     total = weight.sum(3, keepdim=True)
-    ridge = ridge * (-largest).clamp(max=LARGEST).exp()  # beside weights that are exp(score - largest)
-    with torch.no_grad():
-        squares = weight @ key.square().sum(3, keepdim=True) - 2 * ((weight @ key) * query).sum(3, keepdim=True)
-        squares = squares + total * query.square().sum(3, keepdim=True)
-        least = ROUNDINGS * torch.finfo(query.dtype).eps * squares
-    ridge = torch.maximum(ridge, least)
-    mean = weight @ key - total * query  # sum of w z with z = k - q
+    keys = weight @ key
+    ridge = held_ridge(ridge, largest, query, total, keys, weight @ key.square().sum(3, keepdim=True))
+    mean = keys - total * query  # sum of w z with z = k - q
     slope = _solve(query, key, weight, ridge, mean, solver, iterations)
     along = slope @ key.transpose(2, 3) - (slope * query).sum(3, keepdim=True)  # z · slope
     numerator = (weight * (1 - along)) @ value
@@ -86,13 +84,35 @@ def _block(
     return torch.where(seen_any, numerator / torch.where(seen_any, denominator, 1), 0)
 
 
+def rescaled(ridge: Tensor, shift: Tensor) -> Tensor:
+    """Return a ridge beside weights exp(score) as it is beside weights exp(score - shift)."""
+    return ridge * (-shift).clamp(max=LARGEST).exp()
+
+
+def held_ridge(ridge: Tensor, shift: Tensor, query: Tensor, total: Tensor, keys: Tensor, squares: Tensor) -> Tensor:
+    """Return the ridge beside weights w = exp(score - shift), at least some roundings of the sum of w |z|^2.
+
+    Args:
+        ridge: beside weights exp(score).
+        shift: what is subtracted from scores, (B, H, Nq, 1).
+        query: (B, H, Nq, D).
+        total: sum of w.
+        keys: sum of w k.
+        squares: sum of w |k|^2.
+    """
+    with torch.no_grad():
+        apart = squares - 2 * (keys * query).sum(3, keepdim=True) + total * query.square().sum(3, keepdim=True)
+        least = ROUNDINGS * torch.finfo(query.dtype).eps * apart
+    return torch.maximum(rescaled(ridge, shift), least)
+
+
 def _solve(
     query: Tensor, key: Tensor, weight: Tensor, ridge: Tensor, mean: Tensor, solver: str, iterations: int
 ) -> Tensor:
     """Return (sum of w z z' + ridge I)^-1 mean for each query."""
     if solver == "exact":
         apart = key[:, :, None] - query[:, :, :, None]
-        system = torch.einsum("bhij,bhijd,bhije->bhijde", weight, apart, apart).sum(3)
+        system = torch.einsum("bhijd,bhije->bhide", weight[..., None] * apart, apart)
         system = system + ridge[..., None] * torch.eye(query.shape[3], dtype=query.dtype, device=query.device)
         exact: Tensor = torch.linalg.solve(system, mean[..., None])[..., 0]
         return exact
@@ -114,14 +134,15 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, residual: Tensor, solution: Tensor, apply: Callable[[Tensor], Tensor], most: int) -> Tensor:
-        del residual
+        ctx.save_for_backward(residual)  # it depends on all that the system does
         ctx.apply_system, ctx.most = apply, most
         return solution.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with torch.no_grad():
-            return conjugate_gradient(ctx.apply_system, grad, ctx.most), None, None, None
+            found = conjugate_gradient(ctx.apply_system, grad, ctx.most)
+        return *last((found,), SECOND, grad, *ctx.saved_tensors), None, None, None
 
 
 def conjugate_gradient(apply: Callable[[Tensor], Tensor], right: Tensor, iterations: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from manymax.attention.dense.call import Call, Options
 from manymax.attention.dense.gradients import BlockGradients, Gradients, SlabGradients
 from manymax.attention.dense.inputs import Inputs
+from manymax.attention.dense.last import last
 from manymax.attention.dense.plan import Sizes, make_sizes, pieces, places
 from manymax.attention.dense.ratio_rows import RatioRows
 from manymax.attention.dense.results import Results
@@ -24,6 +25,8 @@ from manymax.attention.dense.tiles import Block, Slab
 from manymax.maps.pointwise import Pointwise
 from manymax.maps.ratio import Ratio
 from manymax.maps.rule import compute_dtype
+
+SECOND = "backend 'tiled' gives no second derivatives; ask attention for backend='reference'"
 
 
 def refusal(call: Call) -> str | None:
@@ -117,25 +120,7 @@ class _Tiled(torch.autograd.Function):
         with torch.no_grad(), torch.autocast(inputs.query.device.type, enabled=False):
             _backward(inputs, ctx.work, Results(out, lse, shift, total), d_results, gradients)
         found = gradients.tensors(inputs)
-        if torch.is_grad_enabled():  # create_graph=True
-            found = _Last.apply(found, d_out, d_lse, *tensors)  # type: ignore[no-untyped-call]
-        return None, *found
-
-
-class _Last(torch.autograd.Function):
-    """Gradients that depend on the inputs in a way that tiles do not know: going on from them raises."""
-
-    @staticmethod
-    def forward(ctx: Any, gradients: tuple[Tensor | None, ...], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Return the gradients."""
-        del ctx, tensors
-        return gradients
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """Refuse."""
-        del ctx, gradients
-        raise RuntimeError("backend 'tiled' gives no second derivatives; ask attention for backend='reference'")
+        return None, *last(found, SECOND, d_out, d_lse, *tensors)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

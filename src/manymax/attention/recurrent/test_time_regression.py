@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from manymax._names import closest
 from manymax.attention.cache import TokenCache, remember, visible
 from manymax.attention.dense.api import attention
-from manymax.attention.dense.local_linear import local_linear
+from manymax.attention.dense.local_linear_attention import local_fit
 from manymax.attention.linear.features import unit
 from manymax.attention.linear.parts import HeadLinear, ShortConvolution, per_head, widened
 from manymax.attention.linear.recurrence import linear_attention
@@ -142,7 +142,7 @@ class TestTimeRegression(CausalMechanism):
         q, k, tail = self._tokens(query, key, keep, before.tail)
         if self.solver.startswith("local"):
             cache = remember(before.cache, k, value, keep)
-            out = self._local(q, cache.key, cache.value, visible(cache, q.shape[2], is_causal=True))
+            out = self._local(q, cache, is_causal=True)
             return out.to(query.dtype), RegressionState(None, None, cache, tail)
         v, decay = per_head(value, self.num_heads).to(k.dtype), self._decay(value, keep)
         if self.solver == "exact":
@@ -159,8 +159,7 @@ class TestTimeRegression(CausalMechanism):
             return both_ways(self.scan, (query, key, value), keep)
         q, k, _ = self._tokens(query, key, keep, None)
         if self.solver.startswith("local"):
-            seen = visible(remember(None, k, value, keep), q.shape[2], is_causal=False)
-            return self._local(q, k, value, seen).to(query.dtype)
+            return self._local(q, remember(None, k, value, keep), is_causal=False).to(query.dtype)
         memory = k.transpose(2, 3) @ per_head(value, self.num_heads).to(k.dtype)
         if self.solver == "exact":
             memory = torch.linalg.solve(self._ridge(k) + k.transpose(2, 3) @ k, memory)
@@ -180,16 +179,17 @@ class TestTimeRegression(CausalMechanism):
             key = torch.where(keep[:, None, :, None], key, 0)
         return query, key, tail
 
-    def _local(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+    def _local(self, query: Tensor, cache: TokenCache, *, is_causal: bool) -> Tensor:
         scale: Tensor | float = self.head_dim**-0.5
         if self.log_scale is not None:
             scale = self.log_scale.to(query.dtype).exp()
-        value = per_head(value, self.num_heads).to(query.dtype)
+        value = per_head(cache.value, self.num_heads).to(query.dtype)
         if self.log_ridge is None:
-            out: Tensor = attention(query * scale, key, value, attn_mask=seen, scale=1.0)
+            seen = visible(cache, query.shape[2], is_causal=is_causal)
+            out: Tensor = attention(query * scale, cache.key, value, attn_mask=seen, scale=1.0)
             return out
         ridge = self.log_ridge.to(query.dtype).exp()
-        return local_linear(query, key, value, seen, scale=scale, ridge=ridge)
+        return local_fit(query, TokenCache(cache.key, value, cache.keep), is_causal=is_causal, scale=scale, ridge=ridge)
 
     def _decay(self, value: Tensor, keep: Tensor | None) -> Tensor | None:
         """Return log a, (B, H, N), 0 at padding; None without forgetting."""

@@ -58,19 +58,23 @@ class Column:
 SHRINKING = (
     ("largest score", False),
     ("nan steps", False),
+    ("among 5", False),
+    ("calibration", True),
     ("state", True),
     ("quality", True),
     ("verdict", True),
     ("state", False),
     ("quality", False),
     ("generate", False),
+    ("accuracy", False),
+    ("calibration", False),
 )
 
 
 def columns(runs: Runs, rows: Sequence[Row]) -> list[Column]:
     """Return all columns."""
     noise = noise_floor(runs)
-    return [
+    measured = [
         Column("name", "candidate", [Entry(row.name, row.verdict.tone) for row in rows], left=True),
         Column("quality", runs.plan["quality"]["name"], [_quality(row.quality) for row in rows]),
         Column("difference", f"vs {runs.baseline}", [_difference(row) for row in rows]),
@@ -82,6 +86,20 @@ def columns(runs: Runs, rows: Sequence[Row]) -> list[Column]:
         Column("nan steps", "NaN steps", [_count(row.stability.nan_steps) for row in rows]),
         Column("largest score", "largest score", [_number(row.stability.largest_score) for row in rows]),
     ]
+    return measured if runs.plan["site"] != "output" else _with_predictions(runs, rows, measured)
+
+
+def _with_predictions(runs: Runs, rows: Sequence[Row], measured: list[Column]) -> list[Column]:
+    """Return the columns with those of predictions before the speeds; without accuracy where it is the quality."""
+    heads = {"accuracy": "accuracy", "top5_accuracy": "among 5", "calibration_error": "calibration error"}
+    if runs.plan["quality"]["name"] == "accuracy":
+        del heads["accuracy"]
+    found = [
+        Column(head.partition(" error")[0], head, [_share(getattr(row.predictions, key)) for row in rows])
+        for key, head in heads.items()
+    ]
+    where = next(place for place, column in enumerate(measured) if column.key == "train")
+    return measured[:where] + found + measured[where:]
 
 
 def fitting(given: Sequence[Column], width: int) -> list[Column]:
@@ -132,6 +150,10 @@ def _count(value: float | Missing) -> Entry:
     return (
         Entry(DASH, "missing") if isinstance(value, Missing) else Entry(fixed(value, 0), "failed" if value else "same")
     )
+
+
+def _share(value: float | Missing) -> Entry:
+    return Entry(DASH, "missing") if isinstance(value, Missing) else Entry(f"{fixed(100 * value, 1)} %")
 
 
 def _number(value: float | Missing) -> Entry:

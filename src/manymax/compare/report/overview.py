@@ -20,7 +20,11 @@ from manymax.compare.report.values import Row
 from manymax.compare.report.verdict_table import RowView, row_view
 from manymax.compare.report.wording import DASH, capital
 
-HEADS = ("verdict", "mean", "training", "generation", "state")
+# What stands under each task, by site; "memory" is the training's peak.
+HEADS = {
+    "attention": ("verdict", "mean", "training", "generation", "state"),
+    "output": ("verdict", "mean", "among 5", "calibration error", "training", "memory"),
+}
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,14 @@ def _marked(quality: Entry, verdict: Entry) -> Entry:
 def _context(parts: Sequence[Part], target: Path) -> dict[str, Any]:
     views = [{row.name: row_view(part.runs, row) for row in part.rows} for part in parts]
     first = parts[0]
+    site = first.runs.plan["site"]
     return {
         "title": f"{len(first.rows)} candidates on {len(parts)} tasks",
         "kicker": f"manymax compare: {first.runs.plan['site']} on {', '.join(part.task for part in parts)}",
         "parts": [_summary(part, target) for part in parts],
-        "heads": HEADS,
-        "rows": [(views[0][row.name], [_cells(view.get(row.name)) for view in views]) for row in first.rows],
+        "heads": HEADS[site],
+        "rows": [(views[0][row.name], [_cells(view.get(row.name), site) for view in views]) for row in first.rows],
+        "ratios": "Speed and memory" if site == "output" else "Speed and state",
         "baseline": first.runs.baseline,
     }
 
@@ -104,9 +110,12 @@ def _summary(part: Part, target: Path) -> dict[str, str]:
     }
 
 
-def _cells(view: RowView | None) -> list[Cell]:
-    """Return a candidate's cells of one task, in the order of HEADS."""
+def _cells(view: RowView | None, site: str) -> list[Cell]:
+    """Return a candidate's cells of one task, in the order of the site's HEADS."""
     if view is None:
-        return [dash("not in this run")] * len(HEADS)
-    (verdict, _, mean), (training, generation), (_, state), _ = view.groups
+        return [dash("not in this run")] * len(HEADS[site])
+    (verdict, _, mean), (training, generation), (peak, state), *others = view.groups
+    if site == "output":
+        _, among, error = others[0]
+        return [verdict, mean, among, error, training, peak]
     return [verdict, mean, training, generation, state]

@@ -61,6 +61,11 @@ def _notes(runs: Runs, rows: Sequence[Row]) -> list[str]:
         f"generate: speed, and memory: peak in training, as ratios to {runs.baseline}'s. state: bytes that generation "
         "keeps of one sequence. ▲ better, ▼ worse."
     )
+    if runs.plan["site"] == "output":
+        meaning += (
+            " accuracy, among 5: targets with the highest score, or one of the five highest; calibration error: how "
+            "far the share of right predictions is from their mean confidence."
+        )
     floor = "" if noise is None else f" Noise floor of the timing: {percent(noise)}."
     return [*failed, *caveats(runs), meaning + floor]
 
