@@ -6,6 +6,7 @@ from manymax.attention.module import create_attention, list_attentions
 from manymax.heads.linear_cross_entropy import linear_cross_entropy
 from manymax.heads.registry import create_head, list_heads
 from manymax.heads.spherical_output import SphericalOutput
+from manymax.integrations.sdpa import patch_sdpa
 from manymax.maps.clipped_softmax import clipped_softmax
 from manymax.maps.entmax import entmax, entmax15
 from manymax.maps.module import create_map, list_maps
@@ -43,6 +44,7 @@ __all__ = [
     "log_stablemax",
     "logsumexp",
     "normalized",
+    "patch_sdpa",
     "power_softmax",
     "relu",
     "sigmoid",

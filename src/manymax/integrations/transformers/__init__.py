@@ -9,8 +9,14 @@ Example:
     >>> model.set_attn_implementation("manymax:sparsemax")
 """
 
-from manymax.integrations.transformers.register import implementations, register
+from manymax._extras import require
 
-__all__ = ["implementations", "register"]
+require("transformers", "transformers")
+
+from manymax.integrations.transformers.loss import patch_loss, unpatch_loss  # noqa: E402
+from manymax.integrations.transformers.register import implementations, register  # noqa: E402
+from manymax.integrations.transformers.replace import replace_attention  # noqa: E402
+
+__all__ = ["implementations", "patch_loss", "register", "replace_attention", "unpatch_loss"]
 
 register()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from manymax.attention.dense.api import attention
+from manymax.integrations.scores import without_finite
 from manymax.integrations.transformers.band import BandMask
 from manymax.maps.registry import MAPS
 
@@ -69,7 +69,7 @@ def attend(
     if MAPS[map].rule.kind == "coupled" and is_causal and query.shape[2] != key.shape[2]:
         raise ValueError(f"use_cache: expected False, since a new row of {map} changes all rows before it")
     if map != "softmax":
-        visibility["attn_mask"] = _without_finite(visibility["attn_mask"])
+        visibility["attn_mask"] = without_finite(visibility["attn_mask"])
     found = attention(
         query,
         key,
@@ -110,13 +110,3 @@ def _visibility(
     if not is_causal or queries == 1:
         return {"attn_mask": None}
     return {"attn_mask": None, "is_causal": True, "window": None if sliding_window is None else (sliding_window - 1, 0)}
-
-
-def _without_finite(mask: Tensor | None) -> Tensor | None:
-    """Return a float mask with -inf where it holds about the lowest finite number, by which models say the same.
-
-    softmax makes 0 of either. Other maps count the keys that a query sees, or make of a low score what is not 0.
-    """
-    if mask is None or not mask.is_floating_point():
-        return mask
-    return mask.masked_fill(mask <= torch.finfo(mask.dtype).min / 2, -torch.inf)
