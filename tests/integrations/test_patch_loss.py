@@ -44,7 +44,9 @@ def test_loss_and_gradients_are_the_models(name, options):
 def test_no_scores_are_made_in_training(monkeypatch):
     model = patch_loss(build("llama")).train()
     ran = []
-    monkeypatch.setattr(torch.nn.Linear, "forward", lambda self, x: ran.append(self) or torch.nn.functional.linear(x, self.weight))
+    monkeypatch.setattr(
+        torch.nn.Linear, "forward", lambda self, x: ran.append(self) or torch.nn.functional.linear(x, self.weight)
+    )
     model(input_ids=tokens(), labels=labels())
     assert ran
     assert not any(layer is model.lm_head for layer in ran)
@@ -86,7 +88,7 @@ def test_tuples_and_labels_by_position():
     found = model(ids, None, None, None, None, ids, return_dict=False)
     assert isinstance(found, tuple)
     torch.testing.assert_close(found[0], model(input_ids=ids, labels=ids).loss)
-    assert not any(isinstance(x, torch.Tensor) and x.shape[-1] == 32 for x in found)
+    assert found[1] is None
 
 
 def test_it_can_be_undone_copied_and_saved(tmp_path):
@@ -110,7 +112,7 @@ def test_it_can_be_undone_copied_and_saved(tmp_path):
 
 def test_an_error_leaves_the_model_as_it_was():
     model = patch_loss(build("gemma2", final_logit_softcapping=0.4)).train()
-    with pytest.raises(ValueError, match="patch_loss|target|labels|shape"):
+    with pytest.raises(ValueError, match="target: expected"):
         model(input_ids=tokens(), labels=tokens() + 1000)
     assert model.config.final_logit_softcapping == 0.4
     assert model.eval()(input_ids=tokens()).logits.shape[-1] == 61

@@ -44,7 +44,7 @@ MASKS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda x: " ".join(x))
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("returned", [{}, {"average_attn_weights": False}, {"need_weights": False}], ids=str)
 def test_outputs_weights_and_gradients_equal_torchs(options, masks, returned):
@@ -152,7 +152,7 @@ def test_a_learnt_map_learns():
 
 
 def test_errors_name_the_argument():
-    with pytest.raises(ValueError, match="map: expected one of .* did you mean 'sparsemax'"):
+    with pytest.raises(ValueError, match=r"map: expected one of .* did you mean 'sparsemax'"):
         mm.nn.MultiheadAttention(8, 2, map="sparsmax")
     layer = mm.nn.MultiheadAttention(8, 2)
     query, key, value = given()

@@ -46,14 +46,13 @@ def attention(map: str = "softmax", *, rope: bool = False, **options: Any) -> ty
     """
     create_map(map, **options)
     layers = require("timm.layers", "timm")
-    kind = _kind(layers.AttentionRope if rope else layers.Attention)
+    kind: Any = _kind(layers.AttentionRope if rope else layers.Attention)
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        super(made, self).__init__(*args, **kwargs)
+        kind.__init__(self, *args, **kwargs)
         _choose(self, map, options)
 
-    made = type(kind.__name__, (kind,), {"__init__": __init__, "__module__": __name__})
-    return made
+    return type(kind.__name__, (kind,), {"__init__": __init__, "__module__": __name__})
 
 
 def replace_attention(model: nn.Module, map: str = "softmax", **options: Any) -> list[str]:
@@ -90,7 +89,8 @@ def replace_attention(model: nn.Module, map: str = "softmax", **options: Any) ->
         raise ValueError(f"model: expected attention layers of timm's, with `fused_attn`, got {type(model).__name__}")
     for module in found.values():
         if not isinstance(module, _Routed):
-            module.__class__ = _kind(type(module))
+            kind: Any = type(module)
+            module.__class__ = _kind(kind)
         _choose(module, map, options)
     return list(found)
 
@@ -104,9 +104,7 @@ class _Routed:
         with patch_sdpa(self.routed) as patched:  # type: ignore[arg-type]
             out = super().forward(*args, **kwargs)  # type: ignore[misc]
         if not patched.calls:
-            raise ValueError(
-                f"model: {type(self).__name__} does not call torch's attention, so no map can take its place"
-            )
+            raise ValueError(f"model: {type(self).__name__} does not call torch's attention, whose place a map takes")
         return out
 
 

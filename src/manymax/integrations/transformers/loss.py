@@ -128,14 +128,14 @@ def patch_loss(model: Any) -> Any:
     """
     if isinstance(model, _Model):
         return model
-    head = model.get_output_embeddings()
+    head: Any = model.get_output_embeddings()
     if getattr(model.loss_function, "__name__", "") != "ForCausalLMLoss":
         raise ValueError(f"model: expected one whose loss is ForCausalLMLoss, got {type(model).__name__}")
     if type(head) is not nn.Linear:
         raise ValueError(f"model: expected an output layer of torch.nn.Linear, got {type(head).__name__}")
-    head.__class__ = _with(_Head, type(head))
+    kinds: list[Any] = [type(head), type(model)]
+    head.__class__, model.__class__ = _with(_Head, kinds[0]), _with(_Model, kinds[1])
     head.deferred, head.seen = False, None  # type: ignore[assignment]
-    model.__class__ = _with(_Model, type(model))
     return model
 
 

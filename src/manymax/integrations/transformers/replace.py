@@ -28,6 +28,7 @@ class StateLayer(DynamicLayer):  # type: ignore[misc]
 
     def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Refuse keys and values, which another kind of attention brings."""
+        del args, kwargs
         raise ValueError("past_key_values: this layer's cache holds a state; it was made by a model with other layers")
 
     def get_seq_length(self, *args: Any) -> int:
@@ -41,6 +42,7 @@ class StateLayer(DynamicLayer):  # type: ignore[misc]
 
     def crop(self, *args: Any) -> None:
         """Refuse to forget the last tokens, which a state cannot."""
+        del args
         raise ValueError("past_key_values: a state cannot forget its last tokens, as assisted generation asks for")
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -107,7 +109,8 @@ class MechanismAttention(nn.Module):
             query, key = self.turn(query, key, *position_embeddings)
         keep = _padding(attention_mask, tokens)
         out = self._attend(query, key, value, keep, past_key_values)
-        return self.o_proj(out.transpose(1, 2).reshape(batch, tokens, -1)), None
+        merged: Tensor = self.get_submodule("o_proj")(out.transpose(1, 2).reshape(batch, tokens, -1))
+        return merged, None
 
     def _heads(self, name: str, hidden: Tensor) -> Tensor:
         """Return the projected tokens (B, heads, N, head_dim), normalised where the layer does so."""
@@ -220,7 +223,7 @@ def _replacement(old: Any, name: str, rotary: bool | None, params: dict[str, Any
     weight = old.q_proj.weight
     mechanism = create_attention(name, head_dim=old.head_dim, num_heads=len(weight) // old.head_dim, **params)
     if not isinstance(mechanism, CausalMechanism):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004
             f"name: expected a mechanism with a state and a causal form, got {name!r}; for a map take "
             f"attn_implementation='manymax:<map>'"
         )
