@@ -330,3 +330,12 @@ def test_a_band_is_the_full_mask_to_whoever_looks():
     for got in (band.clone(), ~~band, band & True, torch.cat([band, band])[:1], band.to(torch.bool)):
         assert type(got) is torch.Tensor
         assert torch.equal(got[0, 0], expected)
+
+
+def test_a_module_that_passes_its_dropout_on_drops_nothing_in_evaluation():
+    query, key, value = torch.randn(3, 1, 2, 5, 8).unbind()
+    module = torch.nn.Identity().eval()
+    dropped, _ = attend_module.attend(module, query, key, value, None, dropout=1.0)
+    kept, _ = attend_module.attend(module, query, key, value, None)
+    assert torch.equal(dropped, kept)
+    assert not attend_module.attend(module.train(), query, key, value, None, dropout=1.0)[0].any()
