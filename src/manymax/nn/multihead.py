@@ -76,9 +76,7 @@ class MultiheadAttention(nn.MultiheadAttention):
     def _reset_parameters(self) -> None:
         self._qkv_same_embed_dim = self.in_proj_weight is not None
         super()._reset_parameters()
-        self._qkv_same_embed_dim = (
-            False  # TransformerEncoderLayer takes its shortcut around `forward` where this is True
-        )
+        self._qkv_same_embed_dim = False  # where it is True, TransformerEncoderLayer goes around `forward`
 
     def forward(
         self,
