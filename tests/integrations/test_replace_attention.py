@@ -5,7 +5,8 @@ import torch
 from hf_cases import build, tokens
 
 from manymax.integrations.transformers import replace_attention
-from manymax.integrations.transformers.replace import MechanismAttention, StateLayer
+from manymax.integrations.transformers.cache import StateLayer
+from manymax.integrations.transformers.replace import MechanismAttention
 
 
 def replaced(name="gated-delta", family="llama", implementation="manymax", **options):
