@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WORKERS ?= 2
 
-.PHONY: compare test test-slow test-neon test-wheel lint docs bench claims sanitize wheel clean
+.PHONY: compare test test-slow test-neon test-wheel test-lowest lint docs bench claims sanitize wheel clean
 
 compare: $(READY)
 	$(BIN)/manymax compare
@@ -52,6 +52,10 @@ wheel: $(READY)
 # Those wheels where nothing can compile, with the newest torch and the oldest.
 test-wheel: $(READY)
 	$(BIN)/python tests/packaging/try_wheel.py
+
+# The integrations with the lowest transformers and timm that pyproject.toml allows, in an environment of their own.
+test-lowest: $(READY)
+	$(BIN)/python tests/packaging/try_lowest.py
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from manymax._public import *  # noqa: F403
 
 __version__ = "0.1.0"
+_ROOMS = ("integrations", "nn")  # whose public names are reached through them
 
 
 class _Package(ModuleType):
@@ -20,6 +21,8 @@ class _Package(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         """Load a public name."""
+        if name in _ROOMS:
+            return import_module(f"manymax.{name}")
         if name == "__all__" or not name.startswith("_"):
             public = import_module("manymax._public")
             if name in {"__all__", *public.__all__}:
@@ -35,7 +38,7 @@ class _Package(ModuleType):
         super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *import_module("manymax._public").__all__})
+        return sorted({*super().__dir__(), *_ROOMS, *import_module("manymax._public").__all__})
 
 
 sys.modules[__name__].__class__ = _Package

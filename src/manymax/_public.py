@@ -7,6 +7,7 @@ from manymax.diagnose.weights import attention_weights, injectivity_gap, local_m
 from manymax.heads.linear_cross_entropy import linear_cross_entropy
 from manymax.heads.registry import create_head, list_heads
 from manymax.heads.spherical_output import SphericalOutput
+from manymax.integrations.sdpa import patch_sdpa
 from manymax.maps.clipped_softmax import clipped_softmax
 from manymax.maps.entmax import entmax, entmax15
 from manymax.maps.module import create_map, list_maps
@@ -47,6 +48,7 @@ __all__ = [
     "log_stablemax",
     "logsumexp",
     "normalized",
+    "patch_sdpa",
     "power_softmax",
     "relu",
     "row_entropy",
