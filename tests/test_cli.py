@@ -110,6 +110,14 @@ def test_an_interruption_is_one_line(message, shown, monkeypatch, capsys):
     assert capsys.readouterr().err == f"manymax: {shown}\n"
 
 
+def test_a_reader_that_goes_away_is_no_error():
+    command = [sys.executable, "-m", "manymax.cli", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_options_come_before_the_plan_file(tmp_path, monkeypatch):
     path = tmp_path / "plan.toml"
     path.write_text('seeds = 5\ntask = "digits"\nmodel = {depth = 4}\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from importlib import import_module
@@ -19,6 +20,7 @@ COMMANDS = {
     "bench": "manymax.bench.command",
 }
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
+READER_GONE = 141  # the same for SIGPIPE
 USER_ERRORS = (ValueError, TypeError, ImportError, OSError)
 
 
@@ -46,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as interruption:
         print(f"manymax: {interruption}" if interruption.args else "manymax: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
+        return READER_GONE
     except USER_ERRORS as error:
         if options.debug:
             raise
