@@ -1,5 +1,6 @@
 """The public names and nothing else."""
 
+from manymax import diagnose
 from manymax.attention.dense.api import attention, explain
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.module import create_attention, list_attentions
@@ -31,6 +32,7 @@ __all__ = [
     "create_attention",
     "create_head",
     "create_map",
+    "diagnose",
     "entmax",
     "entmax15",
     "explain",

@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "manymax.compare.report_command",
     "claims": "manymax.claims.command",
     "bench": "manymax.bench.command",
+    "diagnose": "manymax.diagnose.command",
 }
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
 USER_ERRORS = (ValueError, TypeError, ImportError, OSError)
