@@ -54,8 +54,10 @@ def test_next_tokens_are_the_targets_unless_given(gpt):
 
 
 def test_the_model_is_afterwards_as_it_was(gpt):
+    gpt.blocks[0].mlp.eval()
     mm.diagnose.run(gpt, [torch.randint(32, (1, 6))])
     assert gpt.training
+    assert [name for name, module in gpt.named_modules() if not module.training][:1] == ["blocks.0.mlp"]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in gpt.modules())
 
 

@@ -7,7 +7,7 @@ import manymax as mm
 
 transformers = pytest.importorskip("transformers")
 
-from manymax.diagnose import hugging  # noqa: E402
+from manymax.diagnose import hugging, seams  # noqa: E402
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -79,7 +79,7 @@ def test_the_output_is_eagers_and_the_sink_is_its_weights(name, side):
     model.set_attn_implementation("eager")
     with torch.no_grad():
         eager = model(**given, output_attentions=True)
-        with hugging.intercepted(model, lambda module, query, key, value, tiles: list(tiles)):
+        with seams.listening(model, lambda name, query, key, value, tiles: list(tiles)):
             ours = model(**given)
     keep = given["attention_mask"].bool()
     if name == "t5":

@@ -84,7 +84,7 @@ class Diagnosis:
         return dataclasses.asdict(self)
 
     def summary(self) -> dict[str, float]:
-        """Return a few numbers for the whole model: means over heads, extremes over layers. Curves are drawn of them."""
+        """Return a few numbers for the whole model: means over heads, extremes over layers."""
         found: dict[str, float] = {} if self.sink is None else {"sink": self.sink}
         for name in ("first_share", "relative_entropy", "largest_weight"):
             values = [value for layer in self.layers for value in layer.heads.get(name, [])]

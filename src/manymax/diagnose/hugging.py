@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +16,8 @@ from manymax.diagnose.tile import BYTES, Tile, query_slices, rows_of
 from manymax.maps.module import create_map
 
 NAME = "manymax_diagnose"
-Hear = Callable[[nn.Module, Tensor, Tensor, Tensor, Iterator[Tile]], None]
+Hear = Callable[[str, Tensor, Tensor, Tensor, Iterator[Tile]], None]
+Change = Callable[[str, Tensor], Tensor]
 _REFUSED = {"cache": "a paged cache", "indices": "keys chosen by the model", "block_indices": "blocks of keys"}
 
 
@@ -25,12 +27,16 @@ def is_transformers(model: nn.Module) -> bool:
 
 
 @contextmanager
-def intercepted(model: Any, hear: Hear) -> Iterator[None]:
-    """Let a model's attention go through tiles that `hear` is told of, and restore the model's own afterwards.
+def intercepted(
+    model: Any, names: Mapping[nn.Module, str], hear: Hear | None = None, change: Change | None = None
+) -> Iterator[None]:
+    """Let a model's attention go through tiles, and restore the model's own afterwards; `seams.listening` says more.
 
     Args:
         model: a transformers model.
-        hear: called for each attention call with the layer, query, key, value and the tiles, which it must consume.
+        names: of its modules.
+        hear: told of each call; it must consume the tiles.
+        change: gives what goes on in the place of a call's output.
 
     Raises:
         ValueError: if the model does not ask the interface for its attention.
@@ -44,8 +50,16 @@ def intercepted(model: Any, hear: Hear) -> Iterator[None]:
 
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
-    ) -> Any:
-        return _attend(module, query, key, value, mask, map, hear, options)
+    ) -> tuple[Tensor, None]:
+        outputs: list[Tensor] = []
+        made = _kept(tiles(module, query, key, value, mask, map, options), outputs)
+        if hear is None:
+            deque(made, maxlen=0)
+        else:
+            hear(names[module], query, key, value, made)
+        out = torch.cat(outputs, 2).to(query.dtype)
+        out = out if change is None else change(names[module], out)
+        return out.transpose(1, 2).contiguous(), None
 
     interface.register(NAME, attend)
     masking.AttentionMaskInterface.register(NAME, masking.sdpa_mask)
@@ -59,34 +73,16 @@ def intercepted(model: Any, hear: Hear) -> Iterator[None]:
         masking.AttentionMaskInterface._global_mapping.pop(NAME, None)  # noqa: SLF001
 
 
+def _kept(made: Iterator[Tile], outputs: list[Tensor]) -> Iterator[Tile]:
+    """Yield tiles and keep their outputs."""
+    for tile in made:
+        outputs.append(tile.output)
+        yield tile
+
+
 def _submodels(model: nn.Module) -> list[Any]:
     """Return the model and the models in it, each with a configuration."""
     return [each for each in model.modules() if hasattr(each, "config") and hasattr(each, "set_attn_implementation")]
-
-
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    map: str,
-    hear: Hear,
-    options: dict[str, Any],
-) -> tuple[Tensor, None]:
-    """Return the output (B, Nq, H, Dv) that eager attention gives, telling `hear` of each tile on the way."""
-    for name, what in _REFUSED.items():
-        if options.get(name) is not None:
-            raise ValueError(f"model: expected attention over all keys, but {type(module).__name__} takes {what}")
-    outputs: list[Tensor] = []
-
-    def keep_output() -> Iterator[Tile]:
-        for tile in tiles(module, query, key, value, mask, map, options):
-            outputs.append(tile.output)
-            yield tile
-
-    hear(module, query, key, value, keep_output())
-    return torch.cat(outputs, 2).to(query.dtype).transpose(1, 2).contiguous(), None
 
 
 def tiles(
@@ -111,6 +107,9 @@ def tiles(
         options: the interface's other arguments.
         limit: bytes of a tile's weights.
     """
+    for name, what in _REFUSED.items():
+        if options.get(name) is not None:
+            raise ValueError(f"model: expected attention over all keys, but {type(module).__name__} takes {what}")
     scale = query.shape[-1] ** -0.5 if options.get("scaling") is None else options["scaling"]
     flag = options.get("is_causal")
     causal = bool(getattr(module, "is_causal", True) if flag is None else flag)

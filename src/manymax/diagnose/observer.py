@@ -9,12 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from manymax.attention.dense.module import DenseAttention
-from manymax.diagnose import hugging, own
 from manymax.diagnose.activation_sums import ActivationSums
 from manymax.diagnose.head_sums import SINK, HeadSums
+from manymax.diagnose.seams import listening
 from manymax.diagnose.tile import Tile
-from manymax.models.parts import sublayers
 
 
 @dataclass
@@ -45,16 +43,7 @@ class Observer:
     def watching(self) -> Iterator[None]:
         """Add to the sums whatever the model does while the block runs."""
         with ExitStack() as stack:
-            found = sublayers(self.model)
-            for each in found:
-                self._hook(stack, each.mechanism.register_forward_pre_hook(self._mechanism, with_kwargs=True))
-            if not found:
-                if not hugging.is_transformers(self.model):
-                    raise ValueError(
-                        "model: expected one of manymax's models or one of transformers', whose attention can be seen, "
-                        f"got {type(self.model).__name__}"
-                    )
-                stack.enter_context(hugging.intercepted(self.model, self._heard))
+            stack.enter_context(listening(self.model, self._heard, unheard=self._unheard))
             for block in blocks(self.model):
                 self._hook(stack, block.register_forward_hook(self._block))
                 for linear in block.modules():
@@ -66,22 +55,13 @@ class Observer:
     def _hook(stack: ExitStack, handle: Any) -> None:
         stack.callback(handle.remove)
 
-    def _mechanism(self, module: nn.Module, arguments: tuple[Tensor, ...], options: dict[str, Any]) -> None:
-        query, key, value = arguments
-        name = self.names[module].removesuffix(".mechanism")
-        if not isinstance(module, DenseAttention):
-            self.heads.setdefault(name, None)
-            return
-        mask, causal = options.get("attn_mask"), options.get("is_causal", False)
-        self._add(name, key, value, own.tiles(module, query, key, value, mask, causal), query.shape[1])
+    def _unheard(self, name: str) -> None:
+        self.heads.setdefault(name, None)
 
-    def _heard(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, tiles: Iterator[Tile]) -> None:
-        self._add(self.names[module], key, value, tiles, query.shape[1])
-
-    def _add(self, name: str, key: Tensor, value: Tensor, tiles: Iterator[Tile], heads: int) -> None:
+    def _heard(self, name: str, query: Tensor, key: Tensor, value: Tensor, tiles: Iterator[Tile]) -> None:
         sums = self.heads.get(name)
         if sums is None:
-            sums = self.heads[name] = HeadSums(heads, self.sink)
+            sums = self.heads[name] = HeadSums(query.shape[1], self.sink)
         # Cross-attention reads another sequence, to which the batch's padding does not belong.
         keep = self.keep if self.keep is not None and self.keep.shape[1] == key.shape[2] else None
         sums.add(tiles, key.shape[2], value, keep)

@@ -15,12 +15,13 @@ from manymax.diagnose.diagnosis import Diagnosis, collect
 from manymax.diagnose.head_sums import SINK
 from manymax.diagnose.logit_sums import IGNORED, LogitSums
 from manymax.diagnose.observer import Observer
+from manymax.diagnose.seams import evaluating
 
 Batch: TypeAlias = Tensor | tuple[Tensor, Tensor] | Mapping[str, Tensor]
 
 
 @torch.no_grad()
-def run(model: nn.Module, batches: Iterable[Batch], *, epsilon: float = SINK) -> Diagnosis:
+def run(model: nn.Module, batches: Iterable[Batch], *, epsilon: float = SINK, weights: bool = True) -> Diagnosis:
     r"""Look at what a model does with real data, in one pass, holding no matrix of all pairs of tokens.
 
     $$\mathrm{Sink}_1^\varepsilon = \frac{1}{L H} \sum_{l, h} \mathbf{1}\left[\frac{1}{T} \sum_{i=1}^{T}
@@ -36,6 +37,7 @@ def run(model: nn.Module, batches: Iterable[Batch], *, epsilon: float = SINK) ->
         batches: inputs; or pairs of inputs and targets; or, for transformers, mappings of its arguments. Next tokens
             are a language model's targets if none are given. Padding, where `attention_mask` is 0, does not count.
         epsilon: mean weight on the first token above which a head counts as a sink.
+        weights: whether to look for outliers among the weights of linear layers, too.
 
     Returns:
         A `Diagnosis`.
@@ -59,18 +61,13 @@ def run(model: nn.Module, batches: Iterable[Batch], *, epsilon: float = SINK) ->
         raise ValueError(f"epsilon: expected a number in [0, 1], got {epsilon}")
     observer, logits = Observer(model, epsilon), LogitSums()
     samples = tokens = 0
-    was_training = model.training
-    model.eval()
-    try:
-        with observer.watching():
-            for batch in batches:
-                new_samples, new_tokens = _step(model, batch, observer, logits)
-                samples, tokens = samples + new_samples, tokens + new_tokens
-    finally:
-        model.train(was_training)
+    with evaluating(model), observer.watching():
+        for batch in batches:
+            new_samples, new_tokens = _step(model, batch, observer, logits)
+            samples, tokens = samples + new_samples, tokens + new_tokens
     if not samples:
         raise ValueError("batches: expected at least one, got none")
-    return collect(observer, logits, weight_outliers(model), samples, tokens)
+    return collect(observer, logits, weight_outliers(model) if weights else [], samples, tokens)
 
 
 def _step(model: Any, batch: Batch, observer: Observer, logits: LogitSums) -> tuple[int, int]:
