@@ -124,14 +124,15 @@ def test_tiles_of_our_models_sum_to_the_whole_matrix(map, options, limit):
     torch.testing.assert_close(torch.tensor(sums.means()["largest_score"]), largest.float())
 
 
+@pytest.mark.parametrize("hidden", [True, False])  # whether the model's own mask hides the padding
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_counts_neither_as_query_nor_as_key(side):
+def test_padding_counts_neither_as_query_nor_as_key(side, hidden):
     query, key, value = tensors(1)
     keep = torch.ones(3, 37, dtype=torch.bool)
     keep[1, :5] = side != "left"
     keep[2, 30:] = side != "right"
     causal = torch.ones(37, 37, dtype=torch.bool).tril()
-    mask = causal & keep[:, None, None, :]
+    mask = causal & keep[:, None, None, :] if hidden else causal.expand(3, 1, 37, 37)
     sums = HeadSums(4, sink=0.1)
     module = torch.nn.Module()
     sums.add(hugging.tiles(module, query, key, value, mask, "softmax", {"scaling": 0.5}, 9_000), 37, value, keep)
