@@ -7,7 +7,7 @@ from mkdocs.structure.files import File, Files
 
 import manymax as mm
 from manymax.describe.markdown import page, reference, table
-from manymax.describe.systems import System, every_system
+from manymax.describe.systems import System, every_system, public
 
 ROOMS = {
     "maps": "Maps: scores to weights",
@@ -61,7 +61,7 @@ def generated() -> dict[str, str]:
     """Return every generated page by its path."""
     everything = every_system()
     covered = {name for system in everything if system.room == "maps" for name in (system.name, *system.companions)}
-    others = {name: getattr(mm, name) for name in mm.__all__ if name not in covered}
+    others = {name: target for name, target in public().items() if name not in covered}
     pages = {"systems/index.md": index(everything), "reference.md": f"{REFERENCE}\n{reference(others)}"}
     for system in everything:
         pages[f"systems/{address(system)}"] = page(system, {name: getattr(mm, name) for name in system.companions})

@@ -1,9 +1,10 @@
 """The public names and nothing else."""
 
+from manymax import diagnose
 from manymax.attention.dense.api import attention, explain
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.module import create_attention, list_attentions
-from manymax.diagnose.weights import attention_weights, injectivity_gap, local_mass, row_entropy
+from manymax.attention.weights import attention_weights, injectivity_gap, local_mass, row_entropy
 from manymax.heads.linear_cross_entropy import linear_cross_entropy
 from manymax.heads.registry import create_head, list_heads
 from manymax.heads.spherical_output import SphericalOutput
@@ -34,6 +35,7 @@ __all__ = [
     "create_attention",
     "create_head",
     "create_map",
+    "diagnose",
     "entmax",
     "entmax15",
     "explain",

@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "manymax.compare.report_command",
     "claims": "manymax.claims.command",
     "bench": "manymax.bench.command",
+    "diagnose": "manymax.diagnose.command",
 }
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
 READER_GONE = 141  # the same for SIGPIPE

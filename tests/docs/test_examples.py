@@ -53,7 +53,8 @@ with_python = pytest.mark.parametrize(
 
 
 @with_python
-def test_python_blocks_run_in_one_namespace(page):
+def test_python_blocks_run_in_one_namespace(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
     before = dict(registry.MAPS)
     names = {"__name__": "__docs__"}
     try:

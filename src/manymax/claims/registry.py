@@ -9,6 +9,7 @@ from manymax.claims.claim import Claim
 
 NAMES = (
     "aaren",
+    "attention-sink-metric",
     "cnn-svm",
     "colbert-projections",
     "comp-sum-losses",
@@ -23,6 +24,7 @@ NAMES = (
     "galerkin-transformer",
     "gated-deltanet",
     "gated-linear-attention",
+    "ghosts-of-softmax",
     "hyperspherical-embedding",
     "inline-attention",
     "kernelized-attention-rpe",
@@ -38,6 +40,7 @@ NAMES = (
     "mamba2",
     "nalaformer",
     "nats-l",
+    "neural-collapse",
     "normalized-attention-pooling",
     "orthogonal-projection-loss",
     "pointer-networks",
@@ -53,9 +56,11 @@ NAMES = (
     "softmax-rnn",
     "sphereface2",
     "stablemax",
+    "systematic-outliers",
     "test-time-regression",
     "transnormer-llm",
     "two-pass-softmax",
+    "vit-attention-analytics",
     "wasserstein-dependency",
     "z-loss-spherical",
 )

@@ -82,6 +82,17 @@ def options(target: Callable[..., Any], common: Collection[str] = ()) -> tuple[O
     return tuple(found)
 
 
+def public() -> dict[str, Any]:
+    """Return the public names with what they stand for; a module is a name for each name that it offers."""
+    package = import_module("manymax")
+    found: dict[str, Any] = {}
+    for name in package.__all__:
+        target = getattr(package, name)
+        inside = {f"{name}.{one}": getattr(target, one) for one in target.__all__} if inspect.ismodule(target) else {}
+        found |= inside or {name: target}
+    return found
+
+
 def _maps() -> Iterator[System]:
     registry = import_module("manymax.maps.registry")
     create_map = import_module("manymax.maps.module").create_map

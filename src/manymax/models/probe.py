@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from manymax.attention.dense.api import attention
 from manymax.attention.dense.module import DenseAttention
-from manymax.diagnose.weights import row_entropy
+from manymax.attention.weights import row_entropy
 from manymax.models.parts import sublayers
 
 

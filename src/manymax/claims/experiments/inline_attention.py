@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from manymax.attention.module import create_attention
+from manymax.attention.weights import attention_weights, injectivity_gap, local_mass
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
 from manymax.claims.experiments.contests import Learnt, on_digits, seen
 from manymax.claims.experiments.costs import attending, flops
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
-from manymax.diagnose.weights import attention_weights, injectivity_gap, local_mass
 
 CONTENDERS: dict[str, Any] = {
     "softmax": "softmax",

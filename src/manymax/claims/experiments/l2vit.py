@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from manymax.attention.module import create_attention
+from manymax.attention.weights import attention_weights, local_mass, row_entropy
 from manymax.claims.claim import Metrics, Numbers, Progress, Untestable
 from manymax.claims.experiments.contests import GradientNorms, Learnt, learn, seen
 from manymax.claims.experiments.costs import mechanism_slope
 from manymax.claims.experiments.training import part
 from manymax.data.digits import Digits
-from manymax.diagnose.weights import attention_weights, local_mass, row_entropy
 from manymax.models.l2vit import L2ViT
 
 FACTOR, WINDOW = 3.0, 20  # a spike is a gradient above 3 times the median of the 20 steps before

@@ -1,0 +1,147 @@
+"""What one pass has found: numbers of layers, heads, activations, weights and output scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from manymax.diagnose.activation_sums import ActivationSums, WeightOutlier
+from manymax.diagnose.head_sums import HeadSums
+from manymax.diagnose.logit_sums import LogitSums
+from manymax.diagnose.observer import Observer
+
+IDLE = 0.1  # of the layer's mean output norm: a head below it does next to nothing
+WORST = 5  # weight outliers that are kept
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """One attention layer.
+
+    Attributes:
+        name: of its module.
+        heads: numbers by name, one a head, as `HeadSums.means` says; empty for a mechanism that has no weights.
+        outlier_keys: tokens, counted from a sample's first, that get a tenth of all weight, averaged over heads, and
+            in what share of the samples of 32 tokens or more, the most frequent first.
+    """
+
+    name: str
+    heads: dict[str, list[float]]
+    outlier_keys: list[tuple[int, float]]
+
+    @property
+    def idle(self) -> list[int]:
+        """Return the heads that do nothing: whose output's mean norm is below a tenth of the mean of the heads."""
+        return [head for head, ratio in enumerate(self.heads.get("output_ratio", [])) if ratio < IDLE]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Numbers of one place, as `ActivationSums.numbers` says, and the token and feature of the largest ratio."""
+
+    name: str
+    numbers: dict[str, float]
+    token: int | None
+    feature: int | None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `run` has found.
+
+    Attributes:
+        model: name of the model's class.
+        samples: sequences or images.
+        tokens: queries that counted in the first attention layer.
+        epsilon: mean weight on the first token above which a head counts as a sink.
+        layers: attention layers, first to last.
+        residual: what blocks hand on, first to last.
+        inputs: what linear layers in blocks read.
+        weights: the weights that stand out most from their columns, the strongest first.
+        logits: numbers of the output scores, as `LogitSums.numbers` says; None without targets.
+    """
+
+    model: str
+    samples: int
+    tokens: int
+    epsilon: float
+    layers: list[AttentionLayer]
+    residual: list[Activations]
+    inputs: list[Activations]
+    weights: list[WeightOutlier]
+    logits: dict[str, float] | None
+
+    @property
+    def sink(self) -> float | None:
+        """Return the share of samples, layers and heads with a sink on the first token; None without weights."""
+        found = [value for layer in self.layers for value in layer.heads.get("sink", [])]
+        return sum(found) / len(found) if found else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, for JSON."""
+        return dataclasses.asdict(self)
+
+    def summary(self) -> dict[str, float]:
+        """Return a few numbers for the whole model: means over heads, extremes over layers."""
+        found: dict[str, float] = {} if self.sink is None else {"sink": self.sink}
+        for name in ("first_share", "relative_entropy", "largest_weight"):
+            values = [value for layer in self.layers for value in layer.heads.get(name, [])]
+            found |= {name: sum(values) / len(values)} if values else {}
+        scores = [value for layer in self.layers for value in layer.heads.get("largest_score", [])]
+        found |= (
+            {"largest_score": max(scores), "idle_heads": float(sum(len(x.idle) for x in self.layers))} if scores else {}
+        )
+        for name in ("infinity_norm", "largest_over_mean", "kurtosis"):
+            values = [place.numbers[name] for place in self.residual if place.numbers[name] == place.numbers[name]]
+            found |= {name: max(values)} if values else {}
+        return found | (self.logits or {})
+
+    def findings(self) -> list[Any]:
+        """Return each number of the model with what it is, what is usual and what it means."""
+        from manymax.diagnose.meaning import findings  # noqa: PLC0415  (it reads this class)
+
+        return findings(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one offline HTML page and return its path."""
+        from manymax.diagnose.page import save  # noqa: PLC0415  (jinja2 is optional)
+
+        return save(self, Path(path))
+
+    def print(self) -> None:
+        """Print the terminal's tables."""
+        from manymax.diagnose.terminal import print_diagnosis  # noqa: PLC0415  (rich is optional)
+
+        print_diagnosis(self)
+
+
+def collect(
+    observer: Observer, logits: LogitSums, weights: list[WeightOutlier], samples: int, tokens: int
+) -> Diagnosis:
+    """Return what an observer has seen; `tokens` is what counts where no layer has weights."""
+    first = next((sums for sums in observer.heads.values() if sums is not None), None)
+    return Diagnosis(
+        model=type(observer.model).__name__,
+        samples=samples,
+        tokens=tokens if first is None else int(first.rows[0]),
+        epsilon=observer.sink,
+        layers=[_layer(name, sums) for name, sums in observer.heads.items()],
+        residual=[_place(name, sums) for name, sums in observer.residual.items()],
+        inputs=[_place(name, sums) for name, sums in observer.inputs.items()],
+        weights=weights[:WORST],
+        logits=logits.numbers() if logits.rows else None,
+    )
+
+
+def _layer(name: str, sums: HeadSums | None) -> AttentionLayer:
+    if sums is None:
+        return AttentionLayer(name, {}, [])
+    common = sums.outlier_keys.most_common(5)
+    return AttentionLayer(name, sums.means(), [(key, count / max(sums.long_samples, 1)) for key, count in common])
+
+
+def _place(name: str, sums: ActivationSums) -> Activations:
+    token, feature = sums.where or (None, None)
+    return Activations(name, sums.numbers(), token, feature)

@@ -1,0 +1,92 @@
+"""Watches a model while it runs: its attention layers, its blocks and its linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from manymax.diagnose.activation_sums import ActivationSums
+from manymax.diagnose.head_sums import SINK, HeadSums
+from manymax.diagnose.seams import listening
+from manymax.diagnose.tile import Tile
+
+
+@dataclass
+class Observer:
+    """Running sums of everything in a model that is looked at, by the modules' names.
+
+    Attributes:
+        model: the model.
+        sink: mean weight on the first token above which a head counts as a sink.
+        keep: bool (B, N), False at padding, of the batch that runs now.
+        heads: of attention layers, in the order in which they run; None where a mechanism has no weights.
+        residual: of what blocks hand on.
+        inputs: of what linear layers in blocks read.
+    """
+
+    model: nn.Module
+    sink: float = SINK
+    keep: Tensor | None = None
+    heads: dict[str, HeadSums | None] = field(default_factory=dict)
+    residual: dict[str, ActivationSums] = field(default_factory=dict)
+    inputs: dict[str, ActivationSums] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Find the model's layers."""
+        self.names = {module: name for name, module in self.model.named_modules()}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Add to the sums whatever the model does while the block runs."""
+        with ExitStack() as stack:
+            stack.enter_context(listening(self.model, self._heard, unheard=self._unheard))
+            for block in blocks(self.model):
+                self._hook(stack, block.register_forward_hook(self._block))
+                for linear in block.modules():
+                    if isinstance(linear, nn.Linear):
+                        self._hook(stack, linear.register_forward_pre_hook(self._linear))
+            yield
+
+    @staticmethod
+    def _hook(stack: ExitStack, handle: Any) -> None:
+        stack.callback(handle.remove)
+
+    def _unheard(self, name: str) -> None:
+        self.heads.setdefault(name, None)
+
+    def _heard(self, name: str, query: Tensor, key: Tensor, value: Tensor, tiles: Iterator[Tile]) -> None:
+        sums = self.heads.get(name)
+        if sums is None:
+            sums = self.heads[name] = HeadSums(query.shape[1], self.sink)
+        # Cross-attention reads another sequence, to which the batch's padding does not belong.
+        keep = self.keep if self.keep is not None and self.keep.shape[1] == key.shape[2] else None
+        sums.add(tiles, key.shape[2], value, keep)
+
+    def _block(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        del arguments
+        x = output[0] if isinstance(output, (tuple, list)) else output
+        if isinstance(x, Tensor):
+            self.residual.setdefault(self.names[module], ActivationSums()).add(x.detach(), self.keep)
+
+    def _linear(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments and isinstance(arguments[0], Tensor):
+            self.inputs.setdefault(self.names[module], ActivationSums()).add(arguments[0].detach(), self.keep)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Return a model's blocks: the elements of its outermost lists of modules that hold linear layers."""
+    found: list[nn.Module] = []
+
+    def descend(module: nn.Module) -> None:
+        for child in module.children():
+            if isinstance(child, nn.ModuleList):
+                found.extend(one for one in child if any(isinstance(part, nn.Linear) for part in one.modules()))
+            else:
+                descend(child)
+
+    descend(model)
+    return found

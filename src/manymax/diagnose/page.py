@@ -1,0 +1,128 @@
+"""A diagnosis as one offline page, in the look of compare's reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from manymax import __version__
+from manymax._extras import require
+from manymax.diagnose.diagnosis import Diagnosis
+from manymax.diagnose.meaning import findings, number
+from manymax.diagnose.pictures import block_pictures, head_pictures
+from manymax.diagnose.terminal import HEADS, rows
+
+_HERE = Path(__file__).parent
+_STYLE = _HERE.parent / "compare" / "report" / "style.css"
+_OF_HEADS = {
+    "first_share": "first token",
+    "first_weight": "α₁",
+    "sink": "sink in",
+    "relative_entropy": "entropy",
+    "largest_weight": "max weight",
+    "distance": "distance",
+    "distance_if_uniform": "if uniform",
+    "row_sum": "row sum",
+    "output_ratio": "output",
+    "first_value_norm": "first value",
+    "largest_score": "max score",
+}
+_OF_PLACES = {
+    "infinity_norm": "‖x‖∞",
+    "largest_over_mean": "max / mean",
+    "kurtosis": "kurtosis",
+    "outliers": "outliers",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that opens on demand."""
+
+    title: str
+    lead: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def save(found: Diagnosis, path: Path, *, source: str = "", command: str = "") -> Path:
+    """Write the page; an earlier file stays whole until the new one is complete.
+
+    Args:
+        found: the diagnosis.
+        path: the file.
+        source: name of the text that the model read.
+        command: what was typed.
+
+    Raises:
+        ImportError: if jinja2 is missing.
+    """
+    jinja = require("jinja2", "compare")
+    loader = jinja.FileSystemLoader(_HERE)
+    environment = jinja.Environment(loader=loader, autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True)
+    said = sorted(findings(found), key=lambda one: not one.flagged)
+    text = environment.get_template("page.html.jinja").render(
+        found=found,
+        findings=said,
+        verdict=_verdict([one.name for one in said if one.flagged]),
+        heads=head_pictures(found),
+        blocks=block_pictures(found),
+        tables=_tables(found),
+        style=_STYLE.read_text(encoding="utf-8"),
+        source=source,
+        command=command,
+        version=__version__,
+    )
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+    except OSError:
+        beside.unlink(missing_ok=True)  # the disk may be full
+        raise
+    return beside.replace(path)
+
+
+def _verdict(flagged: Sequence[str]) -> str:
+    if not flagged:
+        return "Every number is usual."
+    names = [name.partition(" (")[0].partition(",")[0].lower() for name in flagged]
+    return f"{len(flagged)} {'number is' if len(flagged) == 1 else 'numbers are'} not usual: {'; '.join(names)}."
+
+
+def _tables(found: Diagnosis) -> list[Table]:
+    heads = [
+        (f"{layer.name} · {head}", *(number(layer.heads[name][head]) for name in _OF_HEADS))
+        for layer in found.layers
+        if layer.heads
+        for head in range(len(layer.heads["sink"]))
+    ]
+    places = [
+        (place.name, *(number(place.numbers[name]) for name in _OF_PLACES), str(place.token), str(place.feature))
+        for place in [*found.residual, *found.inputs]
+    ]
+    weights = [(one.module, number(one.ratio), str(one.row), str(one.column)) for one in found.weights]
+    keys = [
+        (layer.name, str(key), f"{100 * share:.0f} %") for layer in found.layers for key, share in layer.outlier_keys
+    ]
+    return [
+        Table("Layers", "Means over a layer's heads; sinks and idle count heads.", ["Layer", *HEADS], rows(found)),
+        Table("Heads", _HEADS_LEAD, ["Layer · head", *_OF_HEADS.values()], heads),
+        Table(
+            "Attention outliers", "Keys that get a tenth of a layer's weight.", ["Layer", "token", "of samples"], keys
+        ),
+        Table(
+            "Activations",
+            "What blocks hand on, then what their linear layers read; token and feature of the largest ratio.",
+            ["Place", *_OF_PLACES.values(), "token", "feature"],
+            places,
+        ),
+        Table("Weights", "The largest over its column's mean.", ["Layer", "ratio", "output", "input"], weights),
+    ]
+
+
+_HEADS_LEAD = (
+    "first token: share of a row's weight; α₁: mean weight there, as the sink metric takes it; sink in: share of "
+    "samples where that is above the threshold; entropy: of the largest possible; distance, and what it would be with "
+    "equal weights; output: norm over the layer's mean; first value: norm of the first token's value over the mean."
+)
