@@ -33,3 +33,8 @@ def test_other_names_are_no_integrations():
 
     with pytest.raises(AttributeError, match="has no attribute 'diffusers'"):
         mm.integrations.diffusers  # noqa: B018
+
+
+def test_transformers_models_load_beside_a_torchvision_for_cuda():
+    program = "import manymax as mm; mm.integrations.transformers; from transformers import ViTModel; import timm"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -25,7 +25,8 @@ CLAIM = Claim(
     ),
     differences=(
         "The closed form was derived here from the problem and is the paper's for one layer. The networks on image "
-        "data that the paper also trains are left out."
+        "data that the paper also trains are left out. The balanced decay was set after a first look: at 0.002 "
+        "cross-entropy through three layers ended, even as the best of 5 starts, where NC2 had fallen 1.2 times only."
     ),
     checks=(
         Check("nc1_decrease", ">=", 10, "features of a class become one vector", over="every"),

@@ -18,9 +18,8 @@ Sides = tuple[int | None, int | None]
 def make_mask(masking: Any, **given: Any) -> Tensor | None:
     """Return a model's mask, bool (B, 1, Nq, Nk), True = may attend; None where nothing but causality hides a key.
 
-    None is what the library's own
-    function for torch's attention returns in the same place, so that a layer's `is_causal` is as right for one as for
-    the other.
+    None is what the library's own function for torch's attention returns in the same place, so that a layer's
+    `is_causal` is as right for one as for the other.
 
     Args:
         masking: `transformers.masking_utils`.
