@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import attention, decode, heads, linear, results, row_kernels
+from benchmarks import attention, decode, heads, linear, results, row_kernels, whole_models
 from benchmarks.errors import errors
 from benchmarks.limits import Limits, measure
 from benchmarks.measure import Measurement
@@ -26,6 +26,7 @@ GROUPS: dict[str, Group] = {
     "linear": linear.recurrences,
     "heads": heads.heads,
     "short": attention.short,
+    "models": whole_models.whole_models,
 }
 
 

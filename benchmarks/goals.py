@@ -9,6 +9,7 @@ from benchmarks.measure import Measurement
 
 SDPA = "PyTorch's sdpa"
 OURS = "our softmax attention"
+MODEL = 'the model with "sdpa"'
 CHUNKED = "best chunks in plain PyTorch"
 
 
@@ -109,6 +110,7 @@ FUSED = (
     "for each chunk of tokens, beside packing and exponentials"
 )
 
+WHOLE = "at {case} it takes {time}, the other {peer_time}: what lies around attention is the same code in both"
 
 GOALS = {
     "forward/float32": Goal("attention forward, float32", SDPA, 2.2, limit=PRODUCTS),
@@ -156,6 +158,15 @@ GOALS = {
         "the same with label smoothing, softcap or soft targets", "F.linear_cross_entropy", 1.0, limit=FUSED
     ),
     "heads/logits": Goal("cross-entropy of given scores", "F.cross_entropy", 5.0, limit=READ),
+    "models/prefill": Goal("Llama-like, 12 layers, d 512, GQA 4:1: prefill", MODEL, 1.5, limit=WHOLE),
+    "models/generation": Goal("the same: a token after 8k", MODEL, 3.0, limit=WHOLE),
+    "models/sinks": Goal("GPT-OSS-like, with sinks: prefill", 'the model with "eager"', 3.0, limit=WHOLE),
+    "models/sinks/memory": Goal(
+        "the same: peak memory of twice the tokens", "2x is O(N), 4x O(N^2)", 2.2, at_most=True, limit="at {case}"
+    ),
+    "models/training": Goal("Llama-like: a training step with patch_loss", MODEL, 1.4, limit=WHOLE),
+    "models/training/memory": Goal("the same: peak memory", MODEL, 0.6, "%", at_most=True, limit="at {case}"),
+    "models/embedding": Goal("MiniLM: embeddings of 256 sentences", MODEL, 1.0, limit=WHOLE),
 }
 
 

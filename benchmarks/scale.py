@@ -19,6 +19,7 @@ class Scale:
         short: lengths of short work.
         recurrence: lengths of linear attention: the shortest, the one of most comparisons, and the longest.
         output: tokens and classes of output layers.
+        context: tokens of whole models: to read, in a cache, to train on.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Scale:
     short: tuple[int, ...]
     recurrence: tuple[int, int, int]
     output: tuple[int, int]
+    context: tuple[int, int, int]
 
 
 FULL = Scale(
@@ -42,5 +44,17 @@ FULL = Scale(
     (64, 128, 256),
     (2048, 8192, 32768),
     (2048, 50257),
+    (4096, 8192, 2048),
 )
-QUICK = Scale("quick", 0.3, {1024: 4, 4096: 1}, (64,), 32768, 1024, (64, 256), (2048, 4096, 16384), (512, 8192))
+QUICK = Scale(
+    "quick",
+    0.3,
+    {1024: 4, 4096: 1},
+    (64,),
+    32768,
+    1024,
+    (64, 256),
+    (2048, 4096, 16384),
+    (512, 8192),
+    (1024, 4096, 512),
+)

@@ -17,7 +17,7 @@ from manymax.bench import machine
 from manymax.kernels.native import native
 
 ROOT = Path(__file__).parents[2]
-TINY = Scale("quick", 0.001, {24: 2}, (8,), 96, 32, (8,), (64, 128, 256), (16, 300))
+TINY = Scale("quick", 0.001, {24: 2}, (8,), 96, 32, (8,), (64, 128, 256), (16, 300), (24, 16, 16))
 LIMITS = Limits(1e10, 2e10, 1e11, 2e11, "made up")
 
 
@@ -32,6 +32,8 @@ def hook(name):
 def _small(monkeypatch):
     monkeypatch.setattr("benchmarks.decode.BYTES", 1 << 14)
     monkeypatch.setattr("benchmarks.linear.STATES", 2)
+    monkeypatch.setattr("benchmarks.whole_models.LAYERS", {"llama": 1, "gpt-oss": 1})
+    monkeypatch.setattr("benchmarks.whole_models.SENTENCES", 3)
     monkeypatch.setattr("benchmarks.attention.SHARED", 24)
     monkeypatch.setattr("benchmarks.attention.LONGEST", 24)
     monkeypatch.setattr(machine, "SECONDS", 0.001)
