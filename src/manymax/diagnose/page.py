@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from manymax import __version__
-from manymax._extras import require
+from manymax.compare.report.page import write
 from manymax.diagnose.diagnosis import Diagnosis
 from manymax.diagnose.meaning import findings, number
 from manymax.diagnose.pictures import block_pictures, head_pictures
 from manymax.diagnose.terminal import HEADS, rows
 
-_HERE = Path(__file__).parent
-_STYLE = _HERE.parent / "compare" / "report" / "style.css"
+_TEMPLATE = Path(__file__).with_name("page.html.jinja")
 _OF_HEADS = {
     "first_share": "first token",
     "first_weight": "α₁",
@@ -58,29 +56,18 @@ def save(found: Diagnosis, path: Path, *, source: str = "", command: str = "") -
     Raises:
         ImportError: if jinja2 is missing.
     """
-    jinja = require("jinja2", "compare")
-    loader = jinja.FileSystemLoader(_HERE)
-    environment = jinja.Environment(loader=loader, autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True)
     said = sorted(findings(found), key=lambda one: not one.flagged)
-    text = environment.get_template("page.html.jinja").render(
-        found=found,
-        findings=said,
-        verdict=_verdict([one.name for one in said if one.flagged]),
-        heads=head_pictures(found),
-        blocks=block_pictures(found),
-        tables=_tables(found),
-        style=_STYLE.read_text(encoding="utf-8"),
-        source=source,
-        command=command,
-        version=__version__,
-    )
-    beside = path.with_name(path.name + ".part")
-    try:
-        beside.write_text(text, encoding="utf-8")
-    except OSError:
-        beside.unlink(missing_ok=True)  # the disk may be full
-        raise
-    return beside.replace(path)
+    context = {
+        "found": found,
+        "findings": said,
+        "verdict": _verdict([one.name for one in said if one.flagged]),
+        "heads": head_pictures(found),
+        "blocks": block_pictures(found),
+        "tables": _tables(found),
+        "source": source,
+        "command": command,
+    }
+    return write(_TEMPLATE, context, path)
 
 
 def _verdict(flagged: Sequence[str]) -> str:

@@ -20,6 +20,8 @@ from manymax.compare.report.values import Row
 from manymax.compare.report.verdict_table import RowView, row_view
 from manymax.compare.report.wording import DASH, capital
 
+_TEMPLATE = Path(__file__).with_name("overview.html.jinja")
+
 # What stands under each task, by site; "memory" is the training's peak.
 HEADS = {
     "attention": ("verdict", "mean", "training", "generation", "state"),
@@ -59,7 +61,7 @@ def build_overview(run_dirs: Sequence[Path], folder: Path, out: Path | None = No
         The file that was written.
     """
     target = out or folder / REPORT_NAME
-    return write("overview.html.jinja", _context([Part.of(one) for one in run_dirs], target), target)
+    return write(_TEMPLATE, _context([Part.of(one) for one in run_dirs], target), target)
 
 
 def print_overview(run_dirs: Sequence[Path], stream: TextIO | None = None) -> None:

@@ -50,16 +50,16 @@ def build(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
         ValueError: if nothing has finished, or the runs ask different questions.
         ImportError: if jinja2 or matplotlib is missing.
     """
-    return write("page.html.jinja", _context(load(run_dirs)), out or run_dirs[0] / REPORT_NAME)
+    return write(_HERE / "page.html.jinja", _context(load(run_dirs)), out or run_dirs[0] / REPORT_NAME)
 
 
-def write(template: str, context: dict[str, Any], target: Path) -> Path:
+def write(template: Path, context: dict[str, Any], target: Path) -> Path:
     """Fill a template and write it; an earlier file stays whole until the new one is complete."""
     jinja = require("jinja2", "compare")
-    loader = jinja.FileSystemLoader(_HERE)
+    loader = jinja.FileSystemLoader(template.parent)
     page = jinja.Environment(loader=loader, autoescape=True, undefined=jinja.StrictUndefined, trim_blocks=True)
     style = (_HERE / "style.css").read_text(encoding="utf-8")
-    text = page.get_template(template).render(context | {"style": style, "version": __version__})
+    text = page.get_template(template.name).render(context | {"style": style, "version": __version__})
     beside = target.with_name(target.name + ".part")
     try:
         beside.write_text(text, encoding="utf-8")
