@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "claims.json"
 MARK = "<!-- claims: verdicts -->"
+CHECKS = re.compile(r"<!-- claims:\s+((?:[a-z0-9-]+/[a-z0-9_]+\s+)+)-->")  # claim/metric, as many as wanted
+Claims = list[dict[str, Any]]
 
 
 def _number(value: float) -> str:
@@ -22,14 +25,33 @@ def _check(one: dict[str, Any]) -> str:
     return f"`{one['metric']}` {one['comparison']} {_number(one['threshold'])}: {measured}"
 
 
+def _link(claim: dict[str, Any]) -> str:
+    return f"[{claim['claim']}](systems/claims/{claim['claim']}.md)"
+
+
 def _row(claim: dict[str, Any]) -> str:
     held = [one for one in claim["checks"] if one["verdict"] == "holds"]
     rest = "; ".join(_check(one) for one in claim["checks"] if one["verdict"] != "holds")
-    name = f"[{claim['claim']}](systems/claims/{claim['claim']}.md)"
-    return f"| {name} | {claim['verdict']} | {len(held)} of {len(claim['checks'])} | {rest} |"
+    return f"| {_link(claim)} | {claim['verdict']} | {len(held)} of {len(claim['checks'])} | {rest} |"
 
 
-def table(claims: list[dict[str, Any]]) -> str:
+def _readable(table: str) -> str:
+    return table.replace("<=", "&le;").replace(">=", "&ge;").replace(" < ", " &lt; ").replace(" > ", " &gt; ")
+
+
+def chosen(claims: Claims, wanted: str) -> str:
+    """Return a row for each check that is named, as claim/metric."""
+    checks = {f"{claim['claim']}/{one['metric']}": (claim, one) for claim in claims for one in claim["checks"]}
+    lines = ["| Claim | What it says | Threshold: mean with its 95 % interval | Verdict |", "| --- | --- | --- | --- |"]
+    for name in wanted.split():
+        if name not in checks:
+            raise ValueError(f"docs/claims.json has no {name}")
+        claim, one = checks[name]
+        lines.append(f"| {_link(claim)} | {one['statement']} | {_check(one)} | {one['verdict']} |")
+    return _readable("\n".join(lines))
+
+
+def table(claims: Claims) -> str:
     """Return where the claims were measured, and a row for each that was."""
     done = [claim for claim in claims if claim["runs"]]
     runs = [run for claim in done for run in claim["runs"]]
@@ -44,13 +66,13 @@ def table(claims: list[dict[str, Any]]) -> str:
         "| --- | --- | ---: | --- |",
         *map(_row, done),
     ]
-    return (
-        "\n".join(lines).replace("<=", "&le;").replace(">=", "&ge;").replace(" < ", " &lt; ").replace(" > ", " &gt; ")
-    )
+    return _readable("\n".join(lines))
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Fill in the verdicts."""
-    if MARK not in markdown:
+    if MARK not in markdown and not CHECKS.search(markdown):
         return markdown
-    return markdown.replace(MARK, table(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    claims = json.loads(RESULTS.read_text(encoding="utf-8"))
+    filled = CHECKS.sub(lambda mark: chosen(claims, mark[1]), markdown)
+    return filled.replace(MARK, table(claims)) if MARK in filled else filled

@@ -14,6 +14,7 @@ HOOK = runpy.run_path(str(DOCS / "hooks" / "claims.py"))
 
 def check(metric, verdict, mean=1.5, interval=(1.0, 2.0)):
     return {
+        "statement": f"what {metric} says",
         "metric": metric,
         "comparison": "<=",
         "threshold": 1.25,
@@ -46,6 +47,16 @@ def test_table():
 
 def test_one_day():
     assert HOOK["table"]([claim("one", "holds", check("speed", "holds"))]).startswith("Measured on 2026-11-22 with")
+
+
+def test_chosen_checks():
+    claims = [claim("one", "fails", check("speed", "holds"), check("size", "fails", None, None))]
+    assert HOOK["chosen"](claims, "one/size\none/speed ").splitlines()[2:] == [
+        "| [one](systems/claims/one.md) | what size says | `size` &le; 1.25: not measured | fails |",
+        "| [one](systems/claims/one.md) | what speed says | `speed` &le; 1.25: 1.5 [1, 2] | holds |",
+    ]
+    with pytest.raises(ValueError, match="has no one/weight"):
+        HOOK["chosen"](claims, "one/weight")
 
 
 def test_pages_without_the_mark_stay():
