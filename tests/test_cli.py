@@ -111,7 +111,7 @@ def test_an_interruption_is_one_line(message, shown, monkeypatch, capsys):
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    command = [sys.executable, "-m", "manymax.cli", "list"]
+    command = [sys.executable, "-m", "manymax.cli", "list", "maps"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
         process.stdout.close()
         assert process.stderr.read() == b""

@@ -140,3 +140,28 @@ def test_without_an_address_jobs_run_here():
     local = executors.create(None, 3)
     assert isinstance(local, LocalExecutor)
     assert local.slots == 3
+
+
+SLOW_START = """
+import os, signal, sys, time
+sys.path.insert(0, {folder!r})
+from manymax.compare.executors.local import LocalExecutor
+signal.signal(signal.SIGINT, lambda *_: None)
+executor = LocalExecutor(1, work="slow_import")
+for _ in range(3000):
+    if os.path.exists({folder!r} + "/begun"):
+        break
+    time.sleep(0.01)
+else:
+    sys.exit("the fork server never started")
+os.killpg(0, signal.SIGINT)
+time.sleep(0.5)
+"""
+
+
+def test_ctrl_c_while_the_fork_server_imports_prints_nothing(tmp_path):
+    slow = f"import pathlib, time\npathlib.Path({str(tmp_path)!r}, 'begun').touch()\ntime.sleep(0.4)\n"
+    (tmp_path / "slow_import.py").write_text(slow)
+    program = SLOW_START.format(folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, start_new_session=True, check=True)
+    assert done.stderr == b""

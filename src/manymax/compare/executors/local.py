@@ -53,6 +53,7 @@ class LocalExecutor:
         self._context: Any = multiprocessing.get_context(_METHOD)
         if _METHOD == "forkserver":
             self._context.set_forkserver_preload([work])
+            _start_server()
         self._running: list[_Running] = []
 
     def submit(self, order: Order) -> None:
@@ -114,6 +115,19 @@ class LocalExecutor:
             one.process.join()
             one.connection.close()
         self._running.clear()
+
+
+def _start_server() -> None:
+    """Start the fork server deaf to Ctrl-C, which would end its imports with a traceback."""
+    from multiprocessing import forkserver  # noqa: PLC0415  # Windows has none
+
+    alone = threading.current_thread() is threading.main_thread()  # only there Python lets signals be set
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if alone else None
+    try:
+        forkserver.ensure_running()
+    finally:
+        if alone:
+            signal.signal(signal.SIGINT, before)
 
 
 def _death(code: int | None) -> str:
