@@ -144,7 +144,6 @@ def test_without_an_address_jobs_run_here():
 
 SLOW_START = """
 import os, signal, sys, time
-sys.path.insert(0, {folder!r})
 from manymax.compare.executors.local import LocalExecutor
 signal.signal(signal.SIGINT, lambda *_: None)
 executor = LocalExecutor(1, work="slow_import")
@@ -163,5 +162,7 @@ def test_ctrl_c_while_the_fork_server_imports_prints_nothing(tmp_path):
     slow = f"import pathlib, time\npathlib.Path({str(tmp_path)!r}, 'begun').touch()\ntime.sleep(0.4)\n"
     (tmp_path / "slow_import.py").write_text(slow)
     program = SLOW_START.format(folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, start_new_session=True, check=True)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, start_new_session=True, check=True, env=environment)
     assert done.stderr == b""
