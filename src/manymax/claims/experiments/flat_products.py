@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manymax.claims.claim import Metrics
+from manymax.claims.experiments.costs import one_thread
 from manymax.claims.experiments.timing import best_times
 
 PAD = 8
@@ -34,6 +35,7 @@ def flat(input: Tensor, weight: Tensor) -> Tensor:
 FORMS = (by_vectors, flat, F.linear)
 
 
+@one_thread()
 def seconds(shape: tuple[int, int], tokens: Sequence[int], rounds: int, turn: float, seed: int) -> list[list[float]]:
     """Return for each number of tokens the seconds of the three forms, on one thread.
 
