@@ -143,26 +143,36 @@ def test_without_an_address_jobs_run_here():
 
 
 SLOW_START = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 from manymax.compare.executors.local import LocalExecutor
-signal.signal(signal.SIGINT, lambda *_: None)
+from manymax.compare.jobs import Order
+
+def press():
+    for _ in range(3000):
+        if os.path.exists({folder!r} + "/begun"):
+            os.killpg(0, signal.SIGINT)
+            return
+        time.sleep(0.01)
+
 executor = LocalExecutor(1, work="slow_import")
-for _ in range(3000):
-    if os.path.exists({folder!r} + "/begun"):
-        break
-    time.sleep(0.01)
-else:
-    sys.exit("the fork server never started")
-os.killpg(0, signal.SIGINT)
-time.sleep(0.5)
+threading.Thread(target=press).start()
+try:
+    {during}
+    time.sleep(30)
+except KeyboardInterrupt:
+    print(len(executor._running), "to be killed")
+    executor.close()
+    time.sleep(0.5)
 """
 
 
-def test_ctrl_c_while_the_fork_server_imports_prints_nothing(tmp_path):
+@pytest.mark.parametrize(("during", "running"), [("pass", 0), ('executor.submit(Order({}, "train", "none", 0))', 1)])
+def test_ctrl_c_while_the_fork_server_imports_prints_nothing(during, running, tmp_path):
     slow = f"import pathlib, time\npathlib.Path({str(tmp_path)!r}, 'begun').touch()\ntime.sleep(0.4)\n"
     (tmp_path / "slow_import.py").write_text(slow)
-    program = SLOW_START.format(folder=str(tmp_path))
+    program = SLOW_START.format(folder=str(tmp_path), during=during)
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, start_new_session=True, check=True, env=environment)
+    assert done.stdout == b"%d to be killed\n" % running
     assert done.stderr == b""

@@ -9,6 +9,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
@@ -60,9 +62,10 @@ class LocalExecutor:
         """Start a process for the job."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_child, args=(theirs, order, self.work), daemon=True)
-        process.start()
-        theirs.close()
-        self._running.append(_Running(order, process, ours))
+        with _held():
+            process.start()
+            theirs.close()
+            self._running.append(_Running(order, process, ours))
 
     def wait(self, seconds: float) -> list[Progress | Done]:
         """Return news of the jobs, and stop those that are over their time."""
@@ -117,17 +120,32 @@ class LocalExecutor:
         self._running.clear()
 
 
-def _start_server() -> None:
-    """Start the fork server deaf to Ctrl-C, which would end its imports with a traceback."""
-    from multiprocessing import forkserver  # noqa: PLC0415  # Windows has none
+@contextmanager
+def _held() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends, whichever thread gets the signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[tuple[Any, ...]] = []
+    before = signal.signal(signal.SIGINT, lambda *given: pressed.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed and callable(before):
+            before(*pressed[0])
 
-    alone = threading.current_thread() is threading.main_thread()  # only there Python lets signals be set
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if alone else None
+
+def _start_server() -> None:
+    """Start the fork server with Ctrl-C blocked, which would end its imports with a traceback."""
+    from multiprocessing import forkserver, resource_tracker  # noqa: PLC0415  # Windows has none
+
+    resource_tracker.ensure_running()  # which unblocks it when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
-        if alone:
-            signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death(code: int | None) -> str:
