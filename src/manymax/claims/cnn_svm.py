@@ -44,5 +44,5 @@ CLAIM = Claim(
     },
     tiny={"hidden": 16, "steps": 4, "batch_size": 8, "warmup": 2},
     seeds=(0, 1, 2, 3, 4),
-    minutes=2,
+    minutes=0.5,
 )

@@ -65,5 +65,5 @@ CLAIM = Claim(
         "warmup": 2,
     },
     seeds=(0, 1, 2),
-    minutes=6,
+    minutes=7,
 )

@@ -85,5 +85,5 @@ CLAIM = Claim(
         },
     },
     seeds=(0, 1, 2),
-    minutes=1,
+    minutes=0.5,
 )

@@ -50,5 +50,5 @@ CLAIM = Claim(
     },
     tiny={"width": 8, "occurrences": 100, "steps": 3, "batch_size": 4, "warmup": 2, "sizes": {"rows": 4, "labels": 12}},
     seeds=(0, 1, 2),
-    minutes=1.5,
+    minutes=1,
 )

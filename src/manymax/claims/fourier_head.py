@@ -60,5 +60,5 @@ CLAIM = Claim(
         "warmup": 1,
     },
     seeds=(0, 1, 2),
-    minutes=1,
+    minutes=0.5,
 )

@@ -82,5 +82,5 @@ CLAIM = Claim(
         "forms": {"tokens": 16, "width": 4},
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=4,
 )

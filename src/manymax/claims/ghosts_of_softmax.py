@@ -56,5 +56,5 @@ CLAIM = Claim(
     },
     tiny={"hidden": 8, "learning_rates": [1e-2], "steps": 6, "spike": 2, "batch_size": 8, "checkpoints": [0, 2]},
     seeds=(0, 1, 2),
-    minutes=1,
+    minutes=0.5,
 )

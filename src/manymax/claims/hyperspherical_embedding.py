@@ -48,5 +48,5 @@ CLAIM = Claim(
     },
     tiny={"splits": 1, "episodes": 2, "channels": 2, "dim": 4, "steps": 3, "batch_size": 16, "warmup": 1},
     seeds=(0, 1, 2, 3, 4),
-    minutes=2,
+    minutes=0.5,
 )

@@ -67,5 +67,5 @@ CLAIM = Claim(
         "seconds": 0.001,
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=1,
 )

@@ -51,5 +51,5 @@ CLAIM = Claim(
     },
     tiny={"scales": [16], "margins": [0.2], "channels": 2, "dim": 4, "steps": 3, "batch_size": 8, "warmup": 1},
     seeds=(0, 1, 2, 3, 4),
-    minutes=3,
+    minutes=1.5,
 )

@@ -50,5 +50,5 @@ CLAIM = Claim(
     },
     tiny={"starts": 2, "width": 6, "samples": 3, "layers": [1, 2], "sizes": [20, 10, 6, 2], "iterations": 3},
     seeds=(0, 1, 2, 3, 4),
-    minutes=5,
+    minutes=1,
 )

@@ -63,5 +63,5 @@ CLAIM = Claim(
         "warmup": 1,
     },
     seeds=(0, 1, 2),
-    minutes=2,
+    minutes=1,
 )

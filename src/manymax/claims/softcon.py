@@ -52,5 +52,5 @@ CLAIM = Claim(
         "warmup": 2,
     },
     seeds=(0, 1, 2),
-    minutes=1,
+    minutes=0.5,
 )

@@ -65,5 +65,5 @@ CLAIM = Claim(
         "warmup": 1,
     },
     seeds=(0, 1, 2, 3, 4),
-    minutes=2,
+    minutes=1,
 )

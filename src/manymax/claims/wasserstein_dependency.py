@@ -55,5 +55,5 @@ CLAIM = Claim(
         "warmup": 2,
     },
     seeds=(0, 1, 2),
-    minutes=1.5,
+    minutes=0.5,
 )

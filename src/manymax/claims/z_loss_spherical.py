@@ -92,5 +92,5 @@ CLAIM = Claim(
         "turn": 0.001,
     },
     seeds=(0, 1, 2),
-    minutes=3,
+    minutes=2,
 )

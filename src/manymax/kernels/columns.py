@@ -9,7 +9,7 @@ from manymax.kernels import linear_call
 from manymax.kernels.linear_call import Tensors
 
 LANE = 16  # values that a vector of the kernels holds
-FEWEST = 1024  # tokens from which two threads gain a tenth or more; the copies cost as much as they give at 512
+FEWEST = 2048  # tokens from which two threads take five sixths of the time; at 1024 the copies cost what they give
 
 
 def parts(tensors: Tensors) -> int:
@@ -34,7 +34,7 @@ def forward(tensors: Tensors, chunk: int) -> tuple[Tensor, Tensor]:
         return linear_call.forward(tensors, chunk)
     results = linear_call.empty_results(tensors)
     for result, found in zip(results, linear_call.forward(_cut(tensors, times), chunk), strict=True):
-        _gather(_joined(found, times), result)
+        _gather(_joined(found, times), _split(result, times))
     return results
 
 
@@ -46,12 +46,14 @@ def backward(
     if times == 1:
         return linear_call.backward(d_out, d_final_state, tensors, needs, chunk)
     d_out, d_final_state = (None if x is None else _runs(x, times) for x in (d_out, d_final_state))
-    found = list(linear_call.backward(d_out, d_final_state, _cut(tensors, times), needs, chunk))
-    for index in (2, 5):  # the value's and the state's
-        found[index] = _joined(found[index], times) if found[index].numel() else found[index]
+    found = linear_call.backward(d_out, d_final_state, _cut(tensors, times), needs, chunk)
     results = linear_call.empty_gradients(tensors, needs)
-    for result, each in zip(results, found, strict=True):
-        if result.numel():
+    for index, (result, each) in enumerate(zip(results, found, strict=True)):
+        if not result.numel():
+            continue
+        if index in {2, 5}:  # the value's and the state's
+            _gather(_joined(each, times), _split(result, times))
+        else:
             _gather(each, result)
     return results
 
@@ -83,11 +85,16 @@ def _runs(x: Tensor, times: int) -> Tensor:
 
 
 def _joined(x: Tensor, times: int) -> Tensor:
-    """Return (B, H, ..., columns) of (B, H x times, ..., columns / times)."""
-    return x.reshape(x.shape[0], -1, times, *x.shape[2:]).movedim(2, 3).flatten(3)
+    """Return (B, H, ..., times, columns) of (B, H x times, ..., columns), without a copy."""
+    return x.view(x.shape[0], -1, times, *x.shape[2:]).movedim(2, 3)
+
+
+def _split(x: Tensor, times: int) -> Tensor:
+    """Return (B, H, ..., times, columns / times) of (B, H, ..., columns), without a copy."""
+    return x.view(*x.shape[:3], times, -1)
 
 
 def _gather(x: Tensor, result: Tensor) -> None:
     """Write the sums over what each head of the result was repeated for."""
     heads = 0 if result.dim() == 1 else 1
-    torch.sum(x.reshape(*result.shape[: heads + 1], -1, *result.shape[heads + 1 :]), heads + 1, out=result)
+    torch.sum(x.view(*result.shape[: heads + 1], -1, *result.shape[heads + 1 :]), heads + 1, out=result)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from manymax.data.task import ACCURACY, Examples, FiniteTask, Recipe, Split, stream
+from manymax.claims.experiments.solved import Solved
+from manymax.data.task import Examples
 
 SOLVED = 256  # points of the solver; with viscosity 0.1 a solution has no finer detail
 MODES = 64  # of the functions at the start
 
 
 @dataclass(frozen=True)
-class Burgers(FiniteTask):
+class Burgers(Solved):
     r"""Say what a function becomes after time 1 under $u_t + u u_x = \nu u_{xx}$ on a circle of length 1.
 
     The functions at the start are normal with mean 0 and covariance $625 (-\Delta + 25)^{-2}$ without its constant
@@ -32,39 +32,16 @@ class Burgers(FiniteTask):
     """
 
     name: ClassVar = "burgers"
-    kind: ClassVar = "classification"
     family: ClassVar = "gpt"
-    metric: ClassVar = ACCURACY
-    recipe: ClassVar = Recipe(batch_size=16, steps=256, learning_rate=2e-3, warmup=20)
 
-    points: int = 256
-    count: int = 512
-    tested: int = 128
     viscosity: float = 0.1
     steps: int = 200
 
-    @property
-    def num_classes(self) -> int:
-        """Return 1: the answer is a number for each point."""
-        return 1
-
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """Return nothing: a model of functions takes any number of points."""
-        return {}
-
-    def examples(self, split: Split) -> Examples:
+    def solved(self, count: int, generator: torch.Generator) -> Examples:
         """Return functions at time 0 and at time 1, each (count, points)."""
-        return self._solved[split]
-
-    @cached_property
-    def _solved(self) -> dict[Split, Examples]:
-        found: dict[Split, Examples] = {}
-        for split, count in (("train", self.count), ("validation", self.tested)):
-            start = functions(count, stream(self.name, split))
-            end = solve(start, self.viscosity, self.steps)
-            found[split] = (resample(start, self.points).float(), resample(end, self.points).float())  # type: ignore[index]
-        return found
+        start = functions(count, generator)
+        end = solve(start, self.viscosity, self.steps)
+        return resample(start, self.points).float(), resample(end, self.points).float()
 
 
 def functions(count: int, generator: torch.Generator) -> Tensor:

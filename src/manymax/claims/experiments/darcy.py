@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manymax.data.task import ACCURACY, Examples, FiniteTask, Recipe, Split, stream
+from manymax.claims.experiments.solved import Solved
+from manymax.data.task import Examples
 
 MODES = 64  # along a side, of the field whose sign says which kind of medium is where
 HIGH, LOW = 12.0, 3.0
@@ -20,7 +20,7 @@ CHUNK = 64  # functions that are solved at once
 
 
 @dataclass(frozen=True)
-class Darcy(FiniteTask):
+class Darcy(Solved):
     r"""Say what u is where $-\nabla \cdot (a \nabla u) = 1$ on the unit square and u = 0 around it.
 
     The coefficient a is 12 where a random field is positive and 3 elsewhere. The field is normal with mean 0 and
@@ -30,46 +30,24 @@ class Darcy(FiniteTask):
 
     Args:
         points: along a side, where functions are known.
-        finer: distances of the solver's points in one of these.
         count: functions for training.
         tested: functions for testing.
+        finer: distances of the solver's points in one of these.
     """
 
     name: ClassVar = "darcy"
-    kind: ClassVar = "classification"
     family: ClassVar = "vit"
-    metric: ClassVar = ACCURACY
-    recipe: ClassVar = Recipe(batch_size=16, steps=256, learning_rate=2e-3, warmup=20)
 
     points: int = 29
     finer: int = 2
-    count: int = 512
-    tested: int = 128
 
-    @property
-    def num_classes(self) -> int:
-        """Return 1: the answer is a number for each point."""
-        return 1
-
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """Return nothing: a model of functions takes any number of points."""
-        return {}
-
-    def examples(self, split: Split) -> Examples:
+    def solved(self, count: int, generator: torch.Generator) -> Examples:
         """Return coefficients and pressures, each (count, points, points)."""
-        return self._solved[split]
-
-    @cached_property
-    def _solved(self) -> dict[Split, Examples]:
-        found: dict[Split, Examples] = {}
-        for split, count in (("train", self.count), ("validation", self.tested)):
-            permeable = fields(count, (self.points - 1) * self.finer + 1, stream(self.name, split)) > 0
-            coefficients = torch.where(permeable, HIGH, LOW).double()
-            pressures = torch.cat([solve(a, torch.ones_like(a)) for a in torch.split(coefficients, CHUNK)]) / UNIT
-            seen = (slice(None), *(slice(None, None, self.finer),) * 2)
-            found[split] = (2 * permeable[seen].float() - 1, pressures[seen].float())  # type: ignore[index]
-        return found
+        permeable = fields(count, (self.points - 1) * self.finer + 1, generator) > 0
+        coefficients = torch.where(permeable, HIGH, LOW).double()
+        pressures = torch.cat([solve(a, torch.ones_like(a)) for a in torch.split(coefficients, CHUNK)]) / UNIT
+        seen = (slice(None), *(slice(None, None, self.finer),) * 2)
+        return 2 * permeable[seen].float() - 1, pressures[seen].float()
 
 
 def fields(count: int, points: int, generator: torch.Generator) -> Tensor:

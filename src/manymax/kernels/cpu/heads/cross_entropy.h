@@ -120,8 +120,7 @@ class CrossEntropy {
     if (call_.probabilities) add_probabilities(call_, at, token, count, z_.tokens, running);
   }
 
-  // Memory delivers what is read in order: a strip's rows whole, one after the other, and the next strip's asked for meanwhile. With
-  // a slice of all rows of the block at a time it takes a fifth longer.
+  // Memory delivers what is read in order: a strip's rows whole, one after the other, and the next strip's asked for meanwhile.
   void score_strip(const ClassBlock& at, int64_t strip, const E* rows, int64_t step, LossRoom<E>& room) const {
     const int64_t steps = (z_.depth + kDepth - 1) / kDepth;
     for (int64_t k = 0; k < z_.depth; k += kDepth) {
