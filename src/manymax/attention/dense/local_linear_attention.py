@@ -12,9 +12,7 @@ from manymax.attention.dense.visibility import make_band
 from manymax.attention.linear.parts import per_head
 from manymax.attention.mechanism import CausalMechanism, Choices
 
-WHOLE = (
-    512  # keys whose weights may exist at once beside a block of queries: with fewer, tiles take up to twice as long
-)
+WHOLE = 512  # keys whose weights may exist at once beside a block of queries: with 256, tiles take up to twice as long
 COLUMNS = 256  # keys of a tile where they are more
 
 
