@@ -2,6 +2,7 @@
 
 import copy
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,6 +84,17 @@ def test_gradients_go_through_such_a_state(name):
     for got, want in zip(*found, strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=0)
     assert isinstance(now, InPlaceState)
+
+
+@torch.no_grad()
+def test_a_state_with_a_history_stays_as_it_is():
+    module, state, rest = begin("retention")
+    with torch.enable_grad():
+        memory = state.memory.clone().requires_grad_() * 1
+    moving = replace(fresh(state), memory=memory)
+    _, after = module.step(*rest[0], moving)
+    assert after is not moving
+    torch.testing.assert_close(memory, state.memory, rtol=0, atol=0)
 
 
 @needs_kernels

@@ -50,7 +50,7 @@ class InPlaceState(LinearState):
 
     def read(self, streams: Streams) -> Tensor | None:
         """Move the memory on by one token and return the output, which the next step overwrites; None if it cannot."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or self.memory.requires_grad:
             return None
         out: Tensor | None = self.__dict__.get("_out")
         value = streams.value
