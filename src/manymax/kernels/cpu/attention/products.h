@@ -105,8 +105,11 @@ MM_INLINE void strip_product(Factors<E> f, float* c, int64_t ldc, const float* s
   }
 }
 
-template <class E, int V, Into kInto, bool kTransposed, bool kAsks = false>
-static void strips_product(Factors<E> f, float* c, int64_t ldc, int64_t strips, const float* scale, Ahead ahead = {}) {
+// Factors come by reference: as a value they would be copied by a wide load of what narrow stores have just written, which waits
+// until those and all stores before them have left the core; 4 % of a product with one strip.
+template <class E, int V, Into kInto, bool kTransposed, bool kAsks>
+static void strips_product(const Factors<E>& factors, float* c, int64_t ldc, int64_t strips, const float* scale, Ahead ahead) {
+  Factors<E> f = factors;
   for (int64_t s = 0; s < strips; ++s) {
     strip_product<E, V, kInto, kTransposed, kAsks>(f, c, ldc, scale, ahead);
     f.a += kTransposed ? kStrip : kStrip * f.lda;
@@ -116,28 +119,30 @@ static void strips_product(Factors<E> f, float* c, int64_t ldc, int64_t strips, 
   }
 }
 
+// The product for `strips` strips and one panel, or the `vectors` of it that there are.
+template <class E, Into kInto, bool kTransposed, bool kAsks>
+static void panel_product(const Factors<E>& f, float* c, int64_t ldc, int64_t strips, int64_t vectors, const float* scale, Ahead ahead) {
+  if (vectors == kPanelVectors) strips_product<E, kPanelVectors, kInto, kTransposed, kAsks>(f, c, ldc, strips, scale, ahead);
+  else if (vectors == 1) strips_product<E, 1, kInto, kTransposed, kAsks>(f, c, ldc, strips, scale, ahead);
+  if constexpr (kPanelVectors > 2) {
+    if (vectors == 2) strips_product<E, 2, kInto, kTransposed, kAsks>(f, c, ldc, strips, scale, ahead);
+    if (vectors == 3) strips_product<E, 3, kInto, kTransposed, kAsks>(f, c, ldc, strips, scale, ahead);
+  }
+}
+
 // The product for `strips` strips and `vectors` vectors of columns. A panel of B stays in the first-level cache for all strips.
 template <class E, Into kInto, bool kTransposed = false>
 static void multiply(Factors<E> f, float* c, int64_t ldc, int64_t strips, int64_t vectors, const float* scale = nullptr) {
-  for (; vectors >= kPanelVectors; vectors -= kPanelVectors, f.b += kPanel, c += kPanel)
-    strips_product<E, kPanelVectors, kInto, kTransposed>(f, c, ldc, strips, scale);
-  if (vectors == 1) strips_product<E, 1, kInto, kTransposed>(f, c, ldc, strips, scale);
-  if constexpr (kPanelVectors > 2) {
-    if (vectors == 2) strips_product<E, 2, kInto, kTransposed>(f, c, ldc, strips, scale);
-    if (vectors == 3) strips_product<E, 3, kInto, kTransposed>(f, c, ldc, strips, scale);
-  }
+  for (; vectors > 0; vectors -= kPanelVectors, f.b += kPanel, c += kPanel)
+    panel_product<E, kInto, kTransposed, false>(f, c, ldc, strips, vectors < kPanelVectors ? vectors : kPanelVectors, scale, {});
 }
 
 // The product for one panel, or the `vectors` of it that there are, while `bytes` from `next` are asked for.
 template <class E, Into kInto, bool kTransposed = false>
-static void multiply_asking(Factors<E> f, float* c, int64_t ldc, int64_t strips, int64_t vectors, const void* next, int64_t bytes) {
+static void multiply_asking(const Factors<E>& f, float* c, int64_t ldc, int64_t strips, int64_t vectors, const void* next,
+                            int64_t bytes) {
   const Ahead ahead = {static_cast<const char*>(next), (bytes + 64 * strips - 1) / (64 * strips)};
-  if (vectors == 1) strips_product<E, 1, kInto, kTransposed, true>(f, c, ldc, strips, nullptr, ahead);
-  if (vectors == 2) strips_product<E, 2, kInto, kTransposed, true>(f, c, ldc, strips, nullptr, ahead);
-  if constexpr (kPanelVectors > 2) {
-    if (vectors == 3) strips_product<E, 3, kInto, kTransposed, true>(f, c, ldc, strips, nullptr, ahead);
-    if (vectors == 4) strips_product<E, 4, kInto, kTransposed, true>(f, c, ldc, strips, nullptr, ahead);
-  }
+  panel_product<E, kInto, kTransposed, true>(f, c, ldc, strips, vectors, nullptr, ahead);
 }
 
 }  // namespace manymax::MANYMAX_ISA

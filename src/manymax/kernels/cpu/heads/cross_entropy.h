@@ -25,7 +25,7 @@ class CrossEntropy {
     const int64_t running = arena.reserve<Running>(1, threads_);
     const int64_t d_input = arena.reserve<float>(z_.sums, threads_);
     const int64_t block = kClasses<E> * z_.rows_step + kPanel, rows = arena.reserve<E>(block, threads_);
-    const int64_t wide = kEntries == 1 ? 0 : kClasses<E> / 2 * z_.rows_step * kEntries + kPanel;
+    const int64_t wide = kEntries == 1 ? 0 : kClasses<E> / 2 * kColumns;
     const int64_t panels = arena.reserve<E>(wide, threads_);
     const int64_t narrow = kEntries == 1 ? 0 : kClasses<E> / 2 * z_.tokens + kPanel, pairs = arena.reserve<E>(narrow, 2 * threads_);
     const int64_t all = kClasses<E> * z_.tokens + kPanel, gradients = arena.reserve<float>(all, threads_);
@@ -202,21 +202,23 @@ class CrossEntropy {
     if (call_.d_rows) add_to_rows(at, couples, room, hand);
   }
 
-  // d_input^T += rows^T d_scores: rows are read as they lie in memory, once, but for pairs, which are of two classes.
+  // d_input^T += rows^T d_scores: rows are read as they lie in memory, once, but for pairs, which are of two classes: those of some
+  // columns at a time, which stay in the first-level cache.
   void add_to_input(const ClassBlock& at, const E* pairs, const LossHand<E>& hand) const {
-    int64_t step = z_.rows_step * kEntries;
+    const int64_t depth = (at.count + kEntries - 1) / kEntries, width = kEntries == 1 ? z_.strips * kStrip : kColumns;
+    const int64_t parts = (z_.strips * kStrip + width - 1) / width;
+    int64_t step = kColumns;
     const E* rows = hand.panels;
-    if constexpr (kEntries == 1) {
-      rows = rows_of(at, hand, step);
-    } else {
-      pack_tokens(rows_from(at, 0, call_.dim), at.count, step, hand.panels);
-    }
-    const int64_t depth = (at.count + kEntries - 1) / kEntries;
-    for (int64_t g = 0; g < z_.groups; ++g) {
-      const Factors<E> factors = {rows, step, pairs + g * z_.group, z_.tokens, depth};
-      const Part next = behind(at, g, z_.groups);
-      multiply_asking<E, Into::sum, true>(factors, hand.d_input + g * z_.group, z_.tokens, z_.strips, z_.vectors_of(g), next.at,
-                                          next.bytes);
+    if constexpr (kEntries == 1) rows = rows_of(at, hand, step);
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t d = part * width, left = call_.dim - d, dim = left < width ? left : width;
+      if constexpr (kEntries > 1) pack_tokens(rows_from(at, d, dim), at.count, kColumns, hand.panels);
+      for (int64_t g = 0; g < z_.groups; ++g) {
+        const Factors<E> factors = {rows, step, pairs + g * z_.group, z_.tokens, depth};
+        const Part next = behind(at, part * z_.groups + g, parts * z_.groups);
+        multiply_asking<E, Into::sum, true>(factors, hand.d_input + d * z_.tokens + g * z_.group, z_.tokens,
+                                            (dim + kStrip - 1) / kStrip, z_.vectors_of(g), next.at, next.bytes);
+      }
     }
   }
 

@@ -14,6 +14,7 @@ inline constexpr int64_t kClasses = 96 * ElementOf<E>::kEntries;
 inline constexpr int64_t kTokens = 128;
 template <class E>
 inline constexpr int64_t kMostTokens = 64 * ElementOf<E>::kEntries;
+inline constexpr int64_t kColumns = 96;  // of the rows that are packed as pairs of two classes at a time: 36 KB, beside 24 KB of gradients
 inline constexpr int64_t kDepth = 128;  // elements of a sum at a time: shorter sums round less, and 32 KB of the input stay in cache
 // Scores of a chunk, or a sixteenth of the rows' own number: 64 tokens of 50,257 classes in 13 MB, since each chunk reads all rows and
 // adds to all their gradients.
@@ -91,7 +92,7 @@ struct LossHand {
   float* d_input;  // (dim, tokens), summed over the thread's classes
   float* gradients;  // of a block's scores, not in their place: 24 KB that stay in cache, and nothing to write back
   E* rows;         // a block of rows as they are, where memory's own do not serve
-  E* panels;       // the same as pairs of two classes; bfloat16 alone
+  E* panels;       // some columns of a block of rows as pairs of two classes; bfloat16 alone
   E* pairs;        // of two classes: gradients of scores, for the input's gradient; bfloat16 alone
   E* couples;      // of two tokens: the same for the rows' gradients
   float* spill;    // a strip of the rows' gradients, one panel wide, where it is not whole
