@@ -67,6 +67,8 @@ def assert_accurate(tensors, options, chunk_size=None, with_lse=True):
     assert len(found) == len(plain)
     for name, ours, theirs, true in zip(["losses", "lse", "input", "rows", "bias"], found, plain, exact, strict=False):
         assert ours.shape == true.shape
+        if name == "rows" and tensors.linear_weight.dtype == torch.bfloat16:
+            theirs = theirs.bfloat16()  # noqa: PLW2901 - the kernel rounds the sum of all tokens itself
         assert ours.dtype == theirs.dtype
         eps = torch.finfo(ours.dtype).eps
         wrong, plainly = ((x.double() - true).norm() for x in (ours, theirs))

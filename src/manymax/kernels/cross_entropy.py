@@ -38,7 +38,7 @@ class Inputs(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What it writes; gradients of the rows and the bias in float32."""
+    """What it writes; gradients of the rows and the bias in float32, or of bfloat16 rows rounded once, to bfloat16."""
 
     losses: Tensor  # (N,), float32
     lse: Tensor
@@ -91,7 +91,8 @@ def _call(x: Inputs, d_losses: Tensor | None, d_lse: Tensor | None, needs: tuple
     target = x.target.contiguous()
     losses, lse = (torch.empty(len(source), dtype=torch.float32) for _ in range(2))
     d_input = source.new_empty(source.shape) if needs[0] else None
-    d_rows = torch.empty(rows.shape, dtype=torch.float32) if needs[1] else None
+    sums = torch.empty(rows.shape, dtype=torch.float32) if needs[1] else None
+    narrow = torch.empty(rows.shape, dtype=rows.dtype) if needs[1] and rows.dtype == torch.bfloat16 else None
     d_bias = torch.empty(len(rows), dtype=torch.float32) if needs[2] and bias is not None else None
     soft = target.is_floating_point()
     tensors = (source, rows, bias, weight, None if soft else target, target if soft else None, losses, lse)
@@ -100,7 +101,7 @@ def _call(x: Inputs, d_losses: Tensor | None, d_lse: Tensor | None, needs: tuple
     module.cross_entropy(
         DTYPES[source.dtype],
         (len(source), len(rows), source.shape[1], source.stride(0), rows.stride(0)),
-        tuple([0 if t is None else t.data_ptr() for t in (*tensors, d_losses, d_lse, d_input, d_rows, d_bias)]),
+        tuple([0 if t is None else t.data_ptr() for t in (*tensors, d_losses, d_lse, d_input, sums, d_bias, narrow)]),
         x.label_smoothing,
         x.softcap or 0.0,
         x.lse_penalty,
@@ -108,7 +109,7 @@ def _call(x: Inputs, d_losses: Tensor | None, d_lse: Tensor | None, needs: tuple
         x.chunk_size or 0,
         torch.get_num_threads(),
     )
-    return Results(losses, lse, d_input, d_rows, d_bias)
+    return Results(losses, lse, d_input, sums if narrow is None else narrow, d_bias)
 
 
 def _op(*args: Any) -> tuple[Tensor, ...]:
@@ -127,7 +128,8 @@ def _fake(*args: Any) -> tuple[Tensor, ...]:
         return x.input.new_empty(shape, dtype=torch.float32)
 
     d_input = x.input.new_empty(x.input.shape) if needs[0] else number(0)
-    d_rows = number(*x.rows.shape) if needs[1] else number(0)
+    rows = x.rows.dtype if x.rows.dtype == torch.bfloat16 else torch.float32
+    d_rows = x.rows.new_empty(x.rows.shape, dtype=rows) if needs[1] else number(0)
     d_bias = number(len(x.rows)) if needs[2] and x.bias is not None else number(0)
     return number(len(x.input)), number(len(x.input)), d_input, d_rows, d_bias
 

@@ -132,6 +132,7 @@ struct LossCall {
   const float *d_losses = nullptr, *d_lse = nullptr;  // (tokens,); without d_losses there are no gradients
   void* d_input = nullptr;                    // (tokens, dim), contiguous, written
   float *d_rows = nullptr, *d_bias = nullptr;  // (classes, dim) and (classes,), contiguous, written
+  void* narrow_rows = nullptr;                // d_rows rounded to `dtype`, written if given; d_rows is then the room for its sums
   int64_t chunk = 0;                          // tokens whose scores exist at once; 0: the kernel's choice
   int threads = 1;
 };

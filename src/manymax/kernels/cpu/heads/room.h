@@ -9,17 +9,17 @@ namespace manymax::MANYMAX_ISA {
 // Classes of a block: whole strips, and 300 KB of rows of 768, beside which the next ones find room in the second-level cache.
 template <class E>
 inline constexpr int64_t kClasses = 96 * ElementOf<E>::kEntries;
-// Tokens of a chunk at most. Pairs are multiplied twice as fast, so twice as many hide the time that memory takes for all rows and
-// their gradients.
-inline constexpr int64_t kTokens = 128;
+// Tokens of a chunk at most. Pairs are multiplied twice as fast, so more of them hide the time that memory takes for all rows and
+// their gradients; 128 take 3 % longer than 256.
+inline constexpr int64_t kTokens = 256;
 template <class E>
-inline constexpr int64_t kMostTokens = 64 * ElementOf<E>::kEntries;
+inline constexpr int64_t kMostTokens = 64 * ElementOf<E>::kEntries * ElementOf<E>::kEntries;
 inline constexpr int64_t kColumns = 96;  // of the rows that are packed as pairs of two classes at a time: 36 KB, beside 24 KB of gradients
 inline constexpr int64_t kDepth = 128;  // elements of a sum at a time: shorter sums round less, and 32 KB of the input stay in cache
-// Scores of a chunk, or a sixteenth of the rows' own number: 64 tokens of 50,257 classes in 13 MB, since each chunk reads all rows and
-// adds to all their gradients.
+// Scores of a chunk, or a sixteenth of the rows' own number: 64 tokens of 50,257 classes in 13 MB, 256 as pairs in 51, since each
+// chunk reads all rows and adds to all their gradients.
 template <class E>
-inline constexpr int64_t kScores = 3'300'000 * ElementOf<E>::kEntries;
+inline constexpr int64_t kScores = 3'300'000 * ElementOf<E>::kEntries * ElementOf<E>::kEntries;
 
 template <class E>
 struct LossSizes {
@@ -57,6 +57,10 @@ struct LossSizes {
     const int64_t left = (width - panel * kPanel) / kLane;
     return left < kPanelVectors ? left : kPanelVectors;
   }
+  static int64_t panel_dim(int64_t dim, int64_t panel) {
+    const int64_t left = dim - panel * kPanel;
+    return left < kPanel ? left : kPanel;
+  }
 
  private:
   static int64_t chunk(const LossCall& call) {
@@ -66,6 +70,12 @@ struct LossSizes {
     const int64_t wanted = call.chunk > 0 && call.chunk < call.tokens ? call.chunk : call.tokens;
     return round_up(wanted < most ? wanted : most, kLane);
   }
+};
+
+// Classes [first, first + count) of a block, and their scores.
+struct ClassBlock {
+  int64_t first, count;
+  float* scores;
 };
 
 // What all threads share.

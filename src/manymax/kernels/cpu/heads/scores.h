@@ -9,12 +9,6 @@ namespace manymax::MANYMAX_ISA {
 
 MM_INLINE float weight_of(const LossCall& call, int64_t c) { return call.weight ? call.weight[c] : 1.0f; }
 
-// Classes [first, first + count) of a block, and their scores.
-struct ClassBlock {
-  int64_t first, count;
-  float* scores;
-};
-
 // Add biases and cap; `largest` rises.
 static inline void finish_scores(const LossCall& call, const ClassBlock& at, int64_t tokens, float* largest) {
   const float cap = static_cast<float>(call.softcap), slow = cap > 0 ? 1 / cap : 0;
