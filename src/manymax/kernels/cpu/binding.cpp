@@ -2,10 +2,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <string>
 #include <utility>
 #include <vector>
@@ -133,16 +129,6 @@ void strided_rows(int map, uintptr_t x, nb::tuple x_strides, uintptr_t grad, nb:
 }
 
 }  // namespace
-
-void ask_for_large_pages(const void* memory, int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kPage = 4096;
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) / kPage * kPage;
-  if (memory && bytes >= int64_t{32} << 20) madvise(reinterpret_cast<void*>(first), static_cast<size_t>(bytes) - kPage, MADV_HUGEPAGE);
-#else
-  (void)memory, (void)bytes;
-#endif
-}
 
 const Kernels& chosen() { return *kernels; }
 

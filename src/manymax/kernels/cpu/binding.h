@@ -17,10 +17,6 @@ const manymax::AttentionEntry& attention_entry(int map);
 int64_t integer(nanobind::handle tuple, size_t i);
 manymax::Tokens tokens(nanobind::handle x);
 
-// Ask for pages of 2 MB. Results from 32 MB on lie in memory of their own, new pages with every call: with 4 KB a token of 32k of linear
-// attention takes 1.5 times as long as one of 2k, with 2 MB 1.15 times.
-void ask_for_large_pages(const void* memory, int64_t bytes);
-
 void define_attention(nanobind::module_& m);
 void define_heads(nanobind::module_& m);
 void define_linear(nanobind::module_& m);

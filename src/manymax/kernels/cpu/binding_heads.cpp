@@ -1,5 +1,6 @@
 // The output layers' part of the Python module. Tensors arrive as addresses of contiguous memory.
 #include "binding.h"
+#include "large_pages.h"
 
 namespace nb = nanobind;
 using namespace manymax;

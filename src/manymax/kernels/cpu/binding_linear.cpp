@@ -1,5 +1,6 @@
 // The recurrence's part of the Python module. Tensors arrive as addresses and strides.
 #include "binding.h"
+#include "large_pages.h"
 #include "linear/exchange.h"
 
 namespace nb = nanobind;

@@ -3,6 +3,7 @@
 
 #include <new>
 
+#include "../large_pages.h"
 #include "products.h"
 
 namespace manymax::MANYMAX_ISA {
@@ -19,6 +20,7 @@ class Arena {
   void allocate() {
     memory_ = static_cast<char*>(__builtin_malloc(static_cast<size_t>(size_) + 64));
     if (memory_ == nullptr) throw std::bad_alloc();
+    ask_for_large_pages(memory_, size_);
     start_ = memory_ + (64 - reinterpret_cast<uintptr_t>(memory_) % 64) % 64;
   }
   template <class T>
