@@ -178,7 +178,8 @@ def heads(scale: Scale, limits: Limits) -> Iterator[Measurement]:
     for dtype, limit in ((torch.float32, limits.float32), (torch.bfloat16, limits.bfloat16)):
         problem = layer(dtype)
         name = str(dtype).removeprefix("torch.")
-        yield _beside(f"heads/{name}", f"{size}, {name}", problem, problem.whole, limit, scale.seconds)
+        # A round takes 1 to 4 s, and a shared machine's speed moves by a tenth from one to the next.
+        yield _beside(f"heads/{name}", f"{size}, {name}", problem, problem.whole, limit, 8 * scale.seconds)
     yield _memory(layer(torch.float32))
     smooth, capped, soft = (
         layer(torch.float32, smoothing=0.1),
