@@ -17,11 +17,11 @@ struct Sizes {
   double smoothing, softcap, penalty;
 };
 
-// Sizes around vectors, strips of 6 classes and of the dim, blocks of 96 and 192 classes, sums of 128, and chunks of 64 and 128 tokens.
+// Sizes around vectors, strips of 6 classes and of the dim, blocks of 96 and 192 classes, sums of 128, 96 columns, and chunks of 64 and 256 tokens.
 const Sizes kSizes[] = {
     {1, 1, 1, 0, 1, false, false, false, 0, 0, 0},         {7, 95, 3, 0, 2, true, false, false, 0.1, 0, 0},
     {17, 97, 17, 16, 3, true, true, false, 0.2, 2, 0.1},   {100, 192, 64, 0, 2, false, false, false, 0, 0, 0.05},
-    {200, 103, 130, 0, 2, true, false, false, 0, 3, 0},    {33, 290, 257, 0, 1, false, true, true, 0.1, 0, 0},
+    {300, 103, 130, 0, 2, true, false, false, 0, 3, 0},    {33, 290, 257, 0, 1, false, true, true, 0.1, 0, 0},
     {15, 600, 16, 5, 2, true, false, true, 0, 2, 0.1},     {40, 109, 770, 24, 2, false, false, false, 0, 0, 0},
     {130, 192, 96, 0, 2, true, false, false, 0, 0, 0},     {70, 385, 40, 0, 2, false, false, false, 0, 0, 0.1},
 };
@@ -85,7 +85,7 @@ void compare(const char* what, const Sizes& z, DType dtype, Guarded<T>& found, D
 
 template <class T>
 void check(const Kernels& kernels, const Sizes& z, DType dtype) {
-  Guarded<T> input(z.tokens * z.dim), rows(z.classes * z.dim), d_input(z.tokens * z.dim);
+  Guarded<T> input(z.tokens * z.dim), rows(z.classes * z.dim), d_input(z.tokens * z.dim), narrow_rows(z.classes * z.dim);
   Guarded<float> bias(z.classes), weight(z.classes), probabilities(z.soft ? z.tokens * z.classes : 1), losses(z.tokens), lse(z.tokens);
   Guarded<float> d_losses(z.tokens), d_lse(z.tokens), d_rows(z.classes * z.dim), d_bias(z.classes);
   Guarded<int64_t> target(z.tokens);
@@ -103,12 +103,12 @@ void check(const Kernels& kernels, const Sizes& z, DType dtype) {
   call.smoothing = z.smoothing, call.softcap = z.softcap, call.penalty = z.penalty;
   call.losses = losses.data(), call.lse = lse.data(), call.d_losses = d_losses.data(), call.d_lse = d_lse.data();
   call.d_input = d_input.data(), call.d_rows = d_rows.data(), call.d_bias = d_bias.data();
-  call.chunk = z.chunk, call.threads = z.threads;
+  call.narrow_rows = narrow_rows.data(), call.chunk = z.chunk, call.threads = z.threads;
   kernels.loss(call);
   const Exact x = exact(z, dtype, input, rows, call);
   compare("losses", z, dtype, losses, DType::f32, x.losses), compare("lse", z, dtype, lse, DType::f32, x.lse);
   compare("d_input", z, dtype, d_input, dtype, x.d_input), compare("d_rows", z, dtype, d_rows, DType::f32, x.d_rows);
-  compare("d_bias", z, dtype, d_bias, DType::f32, x.d_bias);
+  compare("narrow_rows", z, dtype, narrow_rows, dtype, x.d_rows), compare("d_bias", z, dtype, d_bias, DType::f32, x.d_bias);
 }
 
 void all(const Kernels& kernels) {
