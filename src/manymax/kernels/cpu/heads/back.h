@@ -10,6 +10,7 @@ namespace manymax::MANYMAX_ISA {
 template <class S, class E>
 class LossBack {
   static constexpr int64_t kEntries = ElementOf<E>::kEntries;
+  using Part = typename ClassRows<S, E>::Part;
 
  public:
   LossBack(const LossCall& call, const LossSizes<E>& sizes) : call_(call), z_(sizes), rows_(call, sizes) {}
@@ -75,6 +76,22 @@ class LossBack {
     for (int64_t i = at.first * call_.dim; i < end; i += kLane) store_some(to + i, end - i, load_some(call_.d_rows + i, end - i));
   }
 
+  // Whether the rows of the next block are asked for while those of d_rows pass by, and not before: what passes by pushes out of the
+  // second-level cache what has come too early. 4 % in float32, nothing as pairs.
+  bool late() const { return kEntries == 1 && call_.d_rows && z_.panels > 1; }
+  Part scores_behind(const ClassBlock& at, int64_t index, int64_t parts) const {
+    const int64_t all = kClasses<E> * z_.tokens, each = all / parts;
+    return {reinterpret_cast<const char*>(at.scores + all + index * each), each * static_cast<int64_t>(sizeof(float))};
+  }
+  // What the product of strip `strip` and panel p asks for: d_rows' next strip, or in every other panel of the rows.
+  Part beside_rows(const ClassBlock& at, int64_t strip, int64_t p) const {
+    const int64_t part = kStrip * call_.dim / z_.panels * static_cast<int64_t>(sizeof(float));
+    const char* const next = reinterpret_cast<const char*>(call_.d_rows + (at.first + (strip + 1) * kStrip) * call_.dim);
+    if (!late()) return {next + p * part, part};
+    const int64_t turns = (z_.panels + 1) / 2;
+    return p % 2 ? rows_.behind(at, strip * turns + p / 2, kClasses<E> / kStrip * turns) : Part{next + p * part, 2 * part};
+  }
+
   // d_input^T += rows^T d_scores: rows are read as they lie in memory, once, but for pairs, which are of two classes: those of some
   // columns at a time, which stay in the first-level cache.
   void add_to_input(const ClassBlock& at, const E* pairs, const LossHand<E>& hand) const {
@@ -88,7 +105,8 @@ class LossBack {
       if constexpr (kEntries > 1) pack_tokens(rows_.of(at, d, dim), at.count, kColumns, hand.panels);
       for (int64_t g = 0; g < z_.groups; ++g) {
         const Factors<E> factors = {rows, step, pairs + g * z_.group, z_.tokens, depth};
-        const auto next = rows_.behind(at, part * z_.groups + g, parts * z_.groups);
+        const Part next = late() ? scores_behind(at, part * z_.groups + g, parts * z_.groups)
+                                 : rows_.behind(at, part * z_.groups + g, parts * z_.groups);
         multiply_asking<E, Into::sum, true>(factors, hand.d_input + d * z_.tokens + g * z_.group, z_.tokens,
                                             (dim + kStrip - 1) / kStrip, z_.vectors_of(g), next.at, next.bytes);
       }
@@ -97,17 +115,17 @@ class LossBack {
 
   // d_rows += d_scores^T input, a strip of rows after the other, since they come from memory; in place where vectors are whole
   void add_to_rows(const ClassBlock& at, const E* couples, const LossRoom<E>& room, const LossHand<E>& hand) const {
-    const int64_t depth = z_.tokens / kEntries, part = kStrip * call_.dim / z_.panels;
+    const int64_t depth = z_.tokens / kEntries;
     for (int64_t c = 0; c < at.count; c += kStrip) {
       const int64_t left = at.count - c, count = left < kStrip ? left : kStrip;
       float* rows = call_.d_rows + (at.first + c) * call_.dim;
-      const float* next = rows + kStrip * call_.dim;
       for (int64_t p = 0; p < z_.panels; ++p) {
         const Factors<E> factors = {couples + c * depth, depth, room.along + p * depth * kPanel, kPanel, depth};
-        const int64_t dim = z_.panel_dim(call_.dim, p), bytes = part * static_cast<int64_t>(sizeof(float));
+        const int64_t dim = z_.panel_dim(call_.dim, p);
         float* to = rows + p * kPanel;
         if (dim % kLane == 0 && count == kStrip) {
-          multiply_asking<E, Into::sum>(factors, to, call_.dim, 1, dim / kLane, next + p * part, bytes);
+          const Part next = beside_rows(at, c / kStrip, p);
+          multiply_asking<E, Into::sum>(factors, to, call_.dim, 1, dim / kLane, next.at, next.bytes);
         } else {
           multiply<E, Into::fresh>(factors, hand.spill, kPanel, 1, z_.vectors(p));
           add_spilled(hand.spill, count, dim, to);
