@@ -100,7 +100,8 @@ def test_options(options, soft, weight, dtype, served):
 SIZES = [
     *itertools.product([1, 15, 97], [256, 257, 683], [1, 17, 130]),
     (5, 96 * 5, 64),
-    (200, 576, 128),
+    (300, 576, 128),  # two chunks, as pairs too
+    (0, 300, 17),
     (96, 288, 257),
 ]
 
@@ -254,8 +255,9 @@ def test_what_the_kernel_does_not_take(served):
     assert served == []
 
 
-def test_backward_twice_and_scaled():
-    given = make(30, 300, 16, torch.float32)
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+def test_backward_twice_and_scaled(dtype):
+    given = make(30, 300, 16, dtype)
     x, w = given.input.requires_grad_(), given.linear_weight.requires_grad_()
     loss = mm.linear_cross_entropy(x, w, given.target)
     first = [g.clone() for g in torch.autograd.grad(loss, [x, w], retain_graph=True)]

@@ -106,7 +106,7 @@ MM_INLINE void strip_product(Factors<E> f, float* c, int64_t ldc, const float* s
 }
 
 // Factors come by reference: as a value they would be copied by a wide load of what narrow stores have just written, which waits
-// until those and all stores before them have left the core; 4 % of a product with one strip.
+// until those and all stores before them have left the core: 4 % of the output layer, whose products of one strip follow many stores.
 template <class E, int V, Into kInto, bool kTransposed, bool kAsks>
 static void strips_product(const Factors<E>& factors, float* c, int64_t ldc, int64_t strips, const float* scale, Ahead ahead) {
   Factors<E> f = factors;

@@ -68,7 +68,7 @@ struct LossSizes {
     const int64_t fitting = scores / call.classes / kLane * kLane;
     const int64_t most = fitting < kLane ? kLane : fitting < kMostTokens<E> ? fitting : kMostTokens<E>;
     const int64_t wanted = call.chunk > 0 && call.chunk < call.tokens ? call.chunk : call.tokens;
-    return round_up(wanted < most ? wanted : most, kLane);
+    return round_up(wanted < 1 ? 1 : wanted < most ? wanted : most, kLane);  // no tokens have sizes too
   }
 };
 
@@ -100,7 +100,7 @@ template <class E>
 struct LossHand {
   Running* running;
   float* d_input;  // (dim, tokens), summed over the thread's classes
-  float* gradients;  // of a block's scores, not in their place: 24 KB that stay in cache, and nothing to write back
+  float* gradients;  // of a block's scores, not in their place: they stay in cache, 24 KB or 196 as pairs, with nothing to write back
   E* rows;         // a block of rows as they are, where memory's own do not serve
   E* panels;       // some columns of a block of rows as pairs of two classes; bfloat16 alone
   E* pairs;        // of two classes: gradients of scores, for the input's gradient; bfloat16 alone
