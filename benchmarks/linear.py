@@ -1,9 +1,9 @@
-"""The linear recurrence beside chunked forms in plain PyTorch, and its decode step beside a reading of the state."""
+"""The linear recurrence beside chunked forms in plain PyTorch, transformers and our own softmax attention."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from statistics import median
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks import linear_peers
 from benchmarks.limits import Limits
+from benchmarks.linear_step import DIM, HEADS, READING, steps
 from benchmarks.measure import Measurement, of_case
 from benchmarks.scale import Scale
 from manymax.attention.dense.api import attention
@@ -22,11 +23,7 @@ from manymax.compare.rounds import speed_ratio, stopwatch
 from manymax.kernels import linear
 
 KINDS = ("plain", "decay", "delta rule")
-READING = "reading"  # the label of a contender that computes no recurrence
-HEADS, DIM = 8, 64
 CHUNK = 48  # of the kernels
-TOKENS = 512  # of decoding with one state; copying it before the first takes 0.4 % of their time
-STATES = 64  # of decoding in turn: 134 MB with a batch of 16
 
 
 @dataclass(frozen=True)
@@ -147,91 +144,6 @@ class Plain(LinearProblem):
         return 0.0 if label == READING else super().error(label, out)
 
 
-@dataclass(frozen=True)
-class StepProblem:
-    """Tokens of decoding, each of which reads and writes a state.
-
-    Attributes:
-        batch: B.
-        states: one, which the tokens carry along, or many in turn, so that they come from memory.
-    """
-
-    batch: int
-    states: int
-    device: str = "cpu"
-    backward: bool = False
-
-    @cached_property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """Return a query, key and value, and the states."""
-        generator = torch.Generator().manual_seed(0)
-        tokens = torch.randn(3, self.batch, HEADS, 1, DIM, generator=generator).unbind()
-        return *tokens, torch.randn(self.states, self.batch, HEADS, DIM, DIM, generator=generator)
-
-    @property
-    def work(self) -> float:
-        """Return the bytes of states that are read; as many are written."""
-        return float(self.inputs[3][0].nbytes * (TOKENS if self.states == 1 else self.states))
-
-    def error(self, label: str, out: Tensor) -> float:
-        """Return the largest relative error of the last output; 0 for what computes none."""
-        if label == READING:
-            return 0.0
-        query, key, value, states = (x.double() for x in self.inputs)
-        exact = query @ (states[-1] + key.mT @ value * (TOKENS if self.states == 1 else 1))
-        return float((out - exact).abs().max() / exact.abs().max())
-
-
-def _steps(
-    call: Callable[..., tuple[Tensor, Tensor]], query: Tensor, key: Tensor, value: Tensor, states: Tensor
-) -> Tensor:
-    """Return the last output of TOKENS tokens with one state, or of one token with each of many."""
-    if states.shape[0] > 1:
-        return [call(query, key, value, initial_state=state)[0] for state in states][-1]
-    state = states[0]
-    for _ in range(TOKENS):
-        out, state = call(query, key, value, initial_state=state)
-    return out
-
-
-def _plain_step(query: Tensor, key: Tensor, value: Tensor, initial_state: Tensor) -> tuple[Tensor, Tensor]:
-    state = initial_state + key.mT * value
-    return query @ state, state
-
-
-def _copy_states(_query: Tensor, _key: Tensor, _value: Tensor, states: Tensor) -> Tensor:
-    return [state.clone() for state in states][-1]
-
-
-def _steps_in_place(query: Tensor, key: Tensor, value: Tensor, states: Tensor) -> Tensor:
-    """Return the last output of TOKENS tokens with one state that moves on where it lies, as in generation."""
-    state, out = states[0].clone(), torch.empty_like(query)
-    with torch.no_grad():
-        for _ in range(TOKENS):
-            if not linear.advance(query, key, value, None, None, state, out):
-                raise RuntimeError("the step in place does not serve on this machine")
-    return out
-
-
-def _decode(problem: StepProblem, limits: Limits, seconds: float) -> Iterator[Measurement]:
-    """Yield the bandwidth that steps reach, as a share of reading from memory, or beside copies of as many states."""
-    alone = problem.states == 1
-    contenders = [
-        Contender("torch", "plain", partial(_steps, _plain_step)) if alone else Contender("copy", READING, _copy_states)
-    ]
-    contenders.append(Contender("manymax", "plain", partial(_steps, linear.attend), "cpu"))
-    if alone:
-        contenders.append(Contender("manymax", "plain, in place", _steps_in_place, "cpu"))
-    case = run_case(problem, contenders, limits.read, seconds)
-    name = f"batch {problem.batch}, {HEADS} heads, D {DIM}, float32, {problem.states} state{'' if alone else 's'}"
-    known = {"bytes": problem.work, "limited_by": "bytes", "limit": limits.read, "backend": "cpu"}
-    if not alone:
-        yield of_case("linear/step/memory", name, case, case.rows[1], **known)
-        return
-    yield of_case("linear/step", f"{name}, in place", case, case.rows[2], share=True, **known)
-    yield of_case("linear/step/new", f"{name}, in new memory", case, case.rows[1], **known)
-
-
 def recurrences(scale: Scale, limits: Limits) -> Iterator[Measurement]:
     """Yield forward passes, training, growth with length, the gated delta rule, decoding and the crossover."""
     short, middle, long = scale.recurrence
@@ -244,7 +156,5 @@ def recurrences(scale: Scale, limits: Limits) -> Iterator[Measurement]:
         yield _growth(kind, (short, long), scale.seconds)
     name, form = linear_peers.transformers_delta()
     yield _beside("linear/delta", problem, Contender(name, "delta rule", form), limits, scale.seconds)
-    for batch in (1, 4, 16):
-        yield from _decode(StepProblem(batch, 1), limits, scale.seconds)
-    yield from _decode(StepProblem(16, STATES), limits, scale.seconds)
+    yield from steps(limits, scale.seconds)
     yield _crossover(tuple(middle >> shift for shift in range(3, 8)), scale.seconds / 2)

@@ -12,7 +12,7 @@ from benchmarks.measure import Measurement
 from benchmarks.scale import Scale
 
 from benchmarks import __main__ as command
-from benchmarks import errors, limits, row_kernels
+from benchmarks import errors, limits, linear_step, row_kernels
 from manymax.bench import machine
 from manymax.kernels.native import native
 
@@ -31,7 +31,7 @@ def hook(name):
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr("benchmarks.decode.BYTES", 1 << 14)
-    monkeypatch.setattr("benchmarks.linear.STATES", 2)
+    monkeypatch.setattr("benchmarks.linear_step.STATES", 2)
     monkeypatch.setattr("benchmarks.whole_models.LAYERS", {"llama": 1, "gpt-oss": 1})
     monkeypatch.setattr("benchmarks.whole_models.SENTENCES", 3)
     monkeypatch.setattr("benchmarks.attention.SHARED", 24)
@@ -109,6 +109,12 @@ def test_reading_reads_every_byte():
     assert limits.read_all(x, x.view(2, 4)).tolist() == [28.0, 28.0]
     halves = torch.ones(4, dtype=torch.bfloat16)
     assert limits.read_all(halves).tolist() == [halves.view(torch.float32).sum().item()]
+
+
+@pytest.mark.parametrize(("states", "reads"), [(1, linear_step.TOKENS), (3, 3)])
+def test_steps_read_every_state_once_a_token(states, reads):
+    problem = linear_step.StepProblem(2, states)
+    assert problem.work == reads * 4 * 2 * 8 * 64 * 64
 
 
 def test_rows_are_read_from_their_fields():
