@@ -116,6 +116,22 @@ def test_losses_are_float32_and_near_float64(name, options, dtype):
 
 
 @each_case
+@pytest.mark.parametrize("features", [torch.float32, torch.bfloat16])
+def test_autocast_multiplies_in_bfloat16(name, options, features):
+    head, x, target = make(name, options, dtype=torch.float32)
+    x = x.to(features).requires_grad_()
+    torch.manual_seed(3)  # of heads that draw
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = head(x, target)
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert x.grad.dtype == features
+    assert all(p.grad is None or p.grad.dtype == p.dtype for p in head.parameters())
+    torch.manual_seed(3)
+    torch.testing.assert_close(loss, head(x.float(), target), rtol=8e-2, atol=8e-2)
+
+
+@each_case
 def test_probabilities_predictions_and_nll(name, options):
     head, x, target = make(name, options)
     target[0, 0] = -100

@@ -7,6 +7,8 @@ from head_cases import FIXED, NOT_LINEAR, WITHOUT_BIAS
 
 import manymax as mm
 from manymax.heads.registry import HEADS
+from manymax.kernels import cross_entropy as kernel
+from manymax.kernels.native import native
 
 NAMES = mm.list_heads()
 
@@ -112,6 +114,28 @@ def test_same_seed_same_weights_for_all_heads(name):
 def test_bad_options(params, error, words):
     with pytest.raises(error, match=words):
         mm.create_head("softmax", in_features=4, num_classes=3, **params)
+
+
+@pytest.mark.skipif(native() is None, reason="no native kernels")
+@pytest.mark.parametrize(
+    ("name", "calls"), [("infonce", 1), ("clip", 2), ("orthogonal-projection-loss", 1), ("focal", 0)]
+)
+def test_cross_entropy_is_the_native_kernels_in_whatever_head(monkeypatch, name, calls):
+    head, x, target = case(name, classes=300, features=24, shape=(300,), dtype=torch.float32, ignore_index=7)
+    target[3] = 7
+    served = []
+    original = kernel.cross_entropy
+    monkeypatch.setattr(kernel, "cross_entropy", lambda *given: served.append(1) or original(*given))
+    results = []
+    for float64 in (False, True):
+        head.float64 = float64
+        leaf = x.clone().requires_grad_()
+        loss = head(leaf, target)
+        loss.backward()
+        results.append((loss.detach(), leaf.grad, head.weight.grad.clone()))
+        head.zero_grad()
+        assert len(served) == calls
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
 
 
 def test_unknown_name():

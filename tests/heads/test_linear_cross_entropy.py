@@ -247,6 +247,19 @@ def test_autocast():
     assert input.grad.dtype == weight.grad.dtype == torch.float32
 
 
+def test_autocast_takes_features_that_it_has_made_and_leaves_float64_alone():
+    input, weight, target = torch.randn(9, D), torch.randn(C, D), torch.randint(C, (9,))
+    low = mm.linear_cross_entropy(input.bfloat16(), weight.bfloat16(), target)
+    exact = mm.linear_cross_entropy(input.double(), weight.double(), target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(mm.linear_cross_entropy(input.bfloat16(), weight, target), low)
+        assert torch.equal(mm.linear_cross_entropy(input.double(), weight.double(), target), exact)
+        with pytest.raises(
+            ValueError, match=r"linear_weight: expected torch.bfloat16, as the input, got torch.float64"
+        ):
+            mm.linear_cross_entropy(input, weight.double(), target)
+
+
 def test_frozen_tensors_have_no_gradient():
     input, weight = torch.randn(3, D, requires_grad=True), torch.randn(C, D)
     mm.linear_cross_entropy(input, weight, torch.tensor([0, 1, 2])).backward()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from manymax.heads.chunk import Linear, chunks, wide
+from manymax.heads.chunk import Linear, chunks, product_dtype, wide
 from manymax.heads.gradients import Gradients, scaled
 
 Losses = Callable[[Tensor, Tensor], Tensor]
@@ -48,12 +48,8 @@ def each(way: Way, linear: Linear, target: Tensor, parameters: tuple[Tensor, ...
 
 
 def _cast(linear: Linear) -> Linear:
-    """Return the tensors as autocast would multiply them."""
-    device = linear.input.device.type
-    if not torch.is_autocast_enabled(device):
-        return linear
-    dtype = torch.get_autocast_dtype(device)
-    return Linear(linear.input.to(dtype), linear.rows.to(dtype), linear.bias)
+    input, rows, bias = linear
+    return Linear(input.to(product_dtype(input)), rows.to(product_dtype(rows)), bias)
 
 
 class _Pieces:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from manymax.heads.chunk import Linear, Reduction, check_classes, chunks, reduce, wide
+from manymax.heads.chunk import Linear, Reduction, check_classes, chunks, product_dtype, reduce, wide
 from manymax.heads.chunked_loss import Way, each, total
+from manymax.heads.linear_cross_entropy import linear_cross_entropy
 
 
 class Common(TypedDict, total=False):
@@ -115,8 +116,33 @@ class Head(nn.Module):
         return input.masked_fill(ignored[..., None], 0)
 
     def reduced(self, linear: Linear, target: Tensor) -> Tensor:
-        """Return the loss of features (..., d) scored against any rows."""
-        return self.reduced_by(self.losses, linear, target)
+        """Return the loss of features (..., d) scored against any rows; cross-entropy has a kernel of its own."""
+        kind = type(self)
+        if self.float64 or kind.losses is not Head.losses or kind.log_weights is not Head.log_weights:
+            return self.reduced_by(self.losses, linear, target)
+        return self.cross_entropy(linear, target)
+
+    def cross_entropy(
+        self, linear: Linear, target: Tensor, *, label_smoothing: float = 0.0, lse_penalty: float = 0.0
+    ) -> Tensor:
+        """Return what `reduced_by` would with cross-entropy as losses, by `linear_cross_entropy`."""
+        self.check(linear, target)
+        loss = linear_cross_entropy(
+            linear.input,
+            linear.rows,
+            target,
+            linear_bias=linear.bias,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            chunk_size=self.chunk_size,
+            label_smoothing=label_smoothing,
+            lse_penalty=lse_penalty,
+        )
+        assert isinstance(loss, Tensor)
+        if self.reduction == "none" or type(self).term is Head.term:
+            return loss
+        flat, _, (wanted,) = self._counted(linear, target)
+        return self._with_term(loss, flat, wanted)
 
     def reduced_by(self, losses: Callable[..., Tensor], linear: Linear, target: Tensor, *beside: Tensor) -> Tensor:
         """Return the loss of features (..., d) scored against any rows, by a function of scores.
@@ -128,12 +154,7 @@ class Head(nn.Module):
             *beside: what else `losses` reads of each token, (..., any); it has no gradient.
         """
         self.check(linear, target)
-        shape = linear.input.shape[:-1]
-        soft = target.is_floating_point()
-        flat, target, *rows = linear.flat(), *(x.reshape(-1, *x.shape[len(shape) :]) for x in (target, *beside))
-        kept = torch.ones_like(target[:, 0], dtype=torch.bool) if soft else target != self.ignore_index
-        if not bool(kept.all()):
-            flat, target, *rows = flat._replace(input=flat.input[kept]), target[kept], *(row[kept] for row in rows)
+        flat, kept, (target, *rows) = self._counted(linear, target, *beside)
         extra = tuple(parameter for name, parameter in self.named_parameters() if name not in {"weight", "bias"})
 
         def numbered(scores: Tensor, number: Tensor) -> Tensor:
@@ -144,16 +165,31 @@ class Head(nn.Module):
         )
         wanted = torch.arange(len(target), device=target.device) if rows else target
         if self.reduction == "none":
-            return reduce(each(way, flat, wanted, extra), kept.view(shape), "none")
+            return reduce(each(way, flat, wanted, extra), kept, "none")
         loss = total(way, flat, wanted, extra)
         loss = loss / max(1, len(target)) if self.reduction == "mean" else loss
-        term = self.term(flat, target)
+        return self._with_term(loss, flat, target)
+
+    def _counted(self, linear: Linear, *of_tokens: Tensor) -> tuple[Linear, Tensor, list[Tensor]]:
+        """Return what counts, in one dim of tokens: features, and what each token has; and which count, (...)."""
+        shape, target = linear.input.shape[:-1], of_tokens[0]
+        kept = target != self.ignore_index
+        if target.is_floating_point():
+            kept = torch.ones(shape, dtype=torch.bool, device=target.device)
+        flat, rows = linear.flat(), [x.reshape(-1, *x.shape[len(shape) :]) for x in of_tokens]
+        if not bool(kept.all()):
+            chosen = kept.reshape(-1)
+            flat, rows = flat._replace(input=flat.input[chosen]), [row[chosen] for row in rows]
+        return flat, kept, rows
+
+    def _with_term(self, loss: Tensor, linear: Linear, target: Tensor) -> Tensor:
+        term = self.term(linear, target)
         return loss if term is None else loss + term
 
     def check(self, linear: Linear, target: Tensor) -> None:
         """Refuse shapes and dtypes that do not fit."""
         shape, rows = linear.input.shape[:-1], linear.rows
-        if linear.input.dtype != rows.dtype and not torch.is_autocast_enabled(linear.input.device.type):
+        if product_dtype(linear.input) != product_dtype(rows):
             raise ValueError(f"input: expected {rows.dtype}, as the head's weight, got {linear.input.dtype}")
         if linear.input.shape[-1] != rows.shape[-1]:
             raise ValueError(f"input: expected (..., {rows.shape[-1]}), got {tuple(linear.input.shape)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manymax.heads.chunk import Reduction, Settings, Tensors, check_classes, reduce, wide
+from manymax.heads.chunk import Reduction, Settings, Tensors, check_classes, product_dtype, reduce, wide
 from manymax.heads.linear_loss import per_token, reduced
 
 
@@ -79,12 +79,10 @@ def linear_cross_entropy(
     """
     settings = Settings(ignore_index, label_smoothing, softcap, lse_penalty, filter_eps, chunk_size)
     settings.check(reduction)
+    input, linear_weight = input.to(product_dtype(input)), linear_weight.to(product_dtype(linear_weight))
     _check(input, linear_weight, target, linear_bias, weight, token_weight)
     if not target.is_floating_point() and target.device.type == "cpu":  # elsewhere torch's own gather says so
         check_classes(target, len(linear_weight), ignore_index)
-    if torch.is_autocast_enabled(input.device.type):
-        dtype = torch.get_autocast_dtype(input.device.type)
-        input, linear_weight = input.to(dtype), linear_weight.to(dtype)
     tokens, flat = input.shape[:-1], input.reshape(-1, input.shape[-1])
     wanted = target.reshape(-1, target.shape[-1]) if target.is_floating_point() else target.reshape(-1)
     shares = flat.new_ones(len(flat), dtype=wide(flat.dtype)) if token_weight is None else token_weight.reshape(-1)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from manymax.heads.chunk import Linear
 from manymax.heads.head import Common, Head
-from manymax.heads.linear_cross_entropy import linear_cross_entropy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -80,17 +79,4 @@ class SoftmaxHead(Head):
         """Return the loss of features scored against any rows; in float32 by `linear_cross_entropy`."""
         if self.float64:
             return super().reduced(linear, target)
-        self.check(linear, target)
-        loss = linear_cross_entropy(
-            linear.input,
-            linear.rows,
-            target,
-            linear_bias=linear.bias,
-            reduction=self.reduction,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            lse_penalty=self.lse_penalty,
-            chunk_size=self.chunk_size,
-        )
-        assert isinstance(loss, Tensor)
-        return loss
+        return self.cross_entropy(linear, target, label_smoothing=self.label_smoothing, lse_penalty=self.lse_penalty)
