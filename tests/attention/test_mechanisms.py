@@ -73,6 +73,29 @@ def test_bfloat16_is_close_to_float32(case):
 
 
 @each(CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_autocast_shortens_the_tokens_and_nothing_else(case, dtype):
+    module, given = (
+        make(case).to(torch.promote_types(dtype, torch.float32)),
+        [x.requires_grad_() for x in tokens(9, dtype=dtype)],
+    )
+    short = given if dtype == torch.float64 else [x.to(torch.bfloat16) for x in given]
+    forms = [module]
+    if case in CAUSAL.values():
+        forms.append(lambda *x: module(*x, is_causal=True))
+        forms.append(lambda *x: module.step(*x, module.prefill(*(y.detach() for y in x))[1])[0])
+    for form in forms:
+        expected = form(*short)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = form(*given)
+        assert out.dtype == short[0].dtype
+        assert torch.equal(out, expected)
+        weights = torch.randn_like(expected)
+        wanted, grads = (torch.autograd.grad((x * weights).sum(), given) for x in (expected, out))
+        assert all(torch.equal(*pair) for pair in zip(grads, wanted, strict=True))
+
+
+@each(CASES)
 def test_gradients(case):
     module = make(case)
     inputs = [x.requires_grad_() for x in tokens(4, batch=1)]

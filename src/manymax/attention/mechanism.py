@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from manymax._autocast import multiplied, without_autocast
+
 Grid = tuple[int, int]
 
 
@@ -92,12 +94,13 @@ class Mechanism(nn.Module):
         """Return what `forward` does; options go to `mix`."""
         self.check(query, key, value)
         keep = padding(attn_mask, key)
-        query, key, value = blank(query, key, value, keep)
-        if cu_seqlens is not None:
-            return self._packed(query, key, value, keep, cu_seqlens, is_causal=is_causal)
-        if is_causal:
-            return self.causal(query, key, value, keep)
-        return self.mix(query, key, value, keep, **options)
+        query, key, value = multiplied(*blank(query, key, value, keep))
+        with without_autocast(query):
+            if cu_seqlens is not None:
+                return self._packed(query, key, value, keep, cu_seqlens, is_causal=is_causal)
+            if is_causal:
+                return self.causal(query, key, value, keep)
+            return self.mix(query, key, value, keep, **options)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
         """Return the outputs of queries that see all keys; keep (B, Nk) is False at padding."""
@@ -176,7 +179,9 @@ class CausalMechanism(Mechanism):
         self.check(query, key, value)
         one_each(query, key)
         keep = padding(attn_mask, key)
-        return self.scan(*blank(query, key, value, keep), keep, None)
+        query, key, value = multiplied(*blank(query, key, value, keep))
+        with without_autocast(query):
+            return self.scan(query, key, value, keep, None)
 
     def step(self, query: Tensor, key: Tensor, value: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Attend from the next tokens, one or several, to themselves and to all before them.
@@ -189,7 +194,9 @@ class CausalMechanism(Mechanism):
         """
         self.check(query, key, value)
         one_each(query, key)
-        return self.scan(query, key, value, None, state)
+        query, key, value = multiplied(query, key, value)
+        with without_autocast(query):
+            return self.scan(query, key, value, None, state)
 
 
 def both_ways(scan: Callable[..., tuple[Tensor, Any]], tokens: tuple[Tensor, ...], keep: Tensor | None) -> Tensor:

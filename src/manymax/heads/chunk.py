@@ -125,13 +125,6 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def product_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype in which x is multiplied: autocast's, if it is on, but for float64 and integers."""
-    device = x.device.type
-    casts = torch.is_autocast_enabled(device) and x.is_floating_point() and x.dtype != torch.float64
-    return torch.get_autocast_dtype(device) if casts else x.dtype
-
-
 def check_classes(target: Tensor, classes: int, ignore_index: int) -> None:
     """Refuse targets that are neither a class nor to be ignored."""
     wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from manymax.heads.chunk import Linear, chunks, product_dtype, wide
+from manymax._autocast import multiplied, without_autocast
+from manymax.heads.chunk import Linear, chunks, wide
 from manymax.heads.gradients import Gradients, scaled
 
 Losses = Callable[[Tensor, Tensor], Tensor]
@@ -48,8 +49,8 @@ def each(way: Way, linear: Linear, target: Tensor, parameters: tuple[Tensor, ...
 
 
 def _cast(linear: Linear) -> Linear:
-    input, rows, bias = linear
-    return Linear(input.to(product_dtype(input)), rows.to(product_dtype(rows)), bias)
+    input, rows = multiplied(linear.input, linear.rows)
+    return Linear(input, rows, linear.bias)
 
 
 class _Pieces:
@@ -67,7 +68,7 @@ class _Pieces:
 
     def losses(self, part: slice, gains: Tensor | None) -> Tensor:
         """Return the losses of a chunk; with gains, (n,), add the gradients of their sum weighted so."""
-        with torch.autocast(self.linear.input.device.type, enabled=False):
+        with without_autocast(self.linear.input):
             scores = (self.linear.input[part] @ self.linear.rows.T).to(self.way.dtype)
             if self.linear.bias is not None:
                 scores += self.linear.bias

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from manymax.heads.chunk import Linear, Reduction, check_classes, chunks, product_dtype, reduce, wide
+from manymax.heads.chunk import Linear, Reduction, check_classes, chunks, reduce, wide
 from manymax.heads.chunked_loss import Way, each, total
 from manymax.heads.linear_cross_entropy import linear_cross_entropy
 
@@ -189,7 +189,7 @@ class Head(nn.Module):
     def check(self, linear: Linear, target: Tensor) -> None:
         """Refuse shapes and dtypes that do not fit."""
         shape, rows = linear.input.shape[:-1], linear.rows
-        if product_dtype(linear.input) != product_dtype(rows):
+        if linear.input.dtype != rows.dtype and not torch.is_autocast_enabled(linear.input.device.type):
             raise ValueError(f"input: expected {rows.dtype}, as the head's weight, got {linear.input.dtype}")
         if linear.input.shape[-1] != rows.shape[-1]:
             raise ValueError(f"input: expected (..., {rows.shape[-1]}), got {tuple(linear.input.shape)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manymax.heads.chunk import Reduction, Settings, Tensors, check_classes, product_dtype, reduce, wide
+from manymax._autocast import multiplied
+from manymax.heads.chunk import Reduction, Settings, Tensors, check_classes, reduce, wide
 from manymax.heads.linear_loss import per_token, reduced
 
 
@@ -79,7 +80,7 @@ def linear_cross_entropy(
     """
     settings = Settings(ignore_index, label_smoothing, softcap, lse_penalty, filter_eps, chunk_size)
     settings.check(reduction)
-    input, linear_weight = input.to(product_dtype(input)), linear_weight.to(product_dtype(linear_weight))
+    input, linear_weight = multiplied(input, linear_weight)
     _check(input, linear_weight, target, linear_bias, weight, token_weight)
     if not target.is_floating_point() and target.device.type == "cpu":  # elsewhere torch's own gather says so
         check_classes(target, len(linear_weight), ignore_index)

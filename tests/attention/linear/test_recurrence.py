@@ -92,6 +92,18 @@ def test_forms_agree_in_outputs_state_and_gradients(rule, form):
         torch.testing.assert_close(found, expected, **EXACT)
 
 
+@pytest.mark.parametrize("backend", ["auto", "recurrent", "chunked", "quadratic"])
+@pytest.mark.parametrize("rule", RULES)
+def test_autocast_shortens_query_key_and_value_alone(rule, backend):
+    arguments = {name: x.float() for name, x in inputs(rule).items()}
+    short = {name: arguments[name].bfloat16() for name in ("query", "key", "value")}
+    expected = mm.linear_attention(**arguments | short, backend=backend)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = mm.linear_attention(**arguments, backend=backend)
+    assert [x.dtype for x in found] == [torch.bfloat16, torch.float32]
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
 def test_native_kernels_are_picked_where_they_can_serve(monkeypatch, served):
     chosen = []
     for name, form in FORMS.items():

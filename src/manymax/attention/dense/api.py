@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from manymax._autocast import without_autocast
 from manymax._names import closest
 from manymax.attention.dense.call import Window, make_call
 from manymax.attention.dense.dispatch import Choice, choose, run
@@ -109,8 +108,7 @@ def attention(
         return_weights=return_weights,
         return_lse=return_lse,
     )
-    device = query.device.type  # the inputs have autocast's dtype by now; what is computed from them stays longer
-    with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+    with without_autocast(query):  # the inputs have its dtype by now
         results = tuple(call.restore(x) for x in run(call, backend))
     return results if len(results) > 1 else results[0]
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manymax._autocast import without_autocast
 from manymax.attention.dense.last import last
 from manymax.attention.dense.local_linear import SECOND, conjugate_gradient, held_ridge, rescaled
 from manymax.attention.dense.plan import pieces
@@ -173,7 +174,7 @@ class _Tiled(torch.autograd.Function):
     ) -> Tensor:
         """Return the outputs."""
         solved = [query.new_empty(*query.shape[:3], size) for size in (value.shape[3], query.shape[3], 1, 1, 1)]
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query):
             for rows in pieces(query.shape[2], layout.rows):
                 block = Block(query[:, :, rows], aim[:, :, rows], key, keep, layout, rows)
                 for whole, part in zip(solved, block.forward(value, ridge), strict=True):
@@ -188,7 +189,7 @@ class _Tiled(torch.autograd.Function):
         query, aim, key, value, ridge, *solved = ctx.saved_tensors
         d_query, d_aim, d_held = torch.empty_like(query), torch.empty_like(aim), torch.empty_like(solved[4])
         sums = [torch.zeros_like(key), torch.zeros_like(value)]
-        with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(query):
             for rows in pieces(query.shape[2], ctx.layout.rows):
                 block = Block(query[:, :, rows], aim[:, :, rows], key, ctx.keep, ctx.layout, rows)
                 part = tuple(x[:, :, rows] for x in solved)

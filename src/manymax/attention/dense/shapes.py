@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from manymax._autocast import multiplied
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -69,10 +71,7 @@ def broadcast_inputs(
 
     Fewer than four dims get leading ones; more are flattened into the batch; dims of size 1 broadcast.
     """
-    device = query.device.type
-    if torch.is_autocast_enabled(device) and query.dtype != torch.float64:
-        low = torch.get_autocast_dtype(device)  # as torch does for its own attention
-        query, key, value = query.to(low), key.to(low), value.to(low)
+    query, key, value = multiplied(query, key, value)
     if _fits(query, key, value, enable_gqa=enable_gqa):
         return query, key, value, (query.shape[0], query.shape[1])
     _check_inputs(query, key, value)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manymax._autocast import without_autocast
 from manymax.attention.dense.call import Call, Options
 from manymax.attention.dense.gradients import BlockGradients, Gradients, SlabGradients
 from manymax.attention.dense.inputs import Inputs
@@ -117,7 +118,7 @@ class _Tiled(torch.autograd.Function):
         inputs = Inputs.of(*tensors)
         gradients = Gradients.of(inputs, ctx.needs_input_grad[1:], compute_dtype(inputs.query.dtype))
         d_results = Results(torch.zeros_like(out) if d_out is None else d_out, d_lse)
-        with torch.no_grad(), torch.autocast(inputs.query.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(inputs.query):
             _backward(inputs, ctx.work, Results(out, lse, shift, total), d_results, gradients)
         found = gradients.tensors(inputs)
         return None, *last(found, SECOND, d_out, d_lse, *tensors)

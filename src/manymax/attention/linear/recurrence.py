@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from manymax._autocast import multiplied, without_autocast
 from manymax._names import closest
 from manymax.attention.linear.chunked import chunked
 from manymax.attention.linear.recurrent import recurrent
@@ -75,13 +76,15 @@ def linear_attention(
         2024, Gated Delta Networks, arXiv:2412.06464.
     """
     check_options(chunk_size, backend)
+    query, key, value = multiplied(query, key, value)
     streams = _widened(Streams(query, key, value, log_decay, beta))
     _check(streams, initial_state)
     state = None if initial_state is None else initial_state.to(torch.promote_types(query.dtype, torch.float32))
     if not query.shape[2]:
         return value.new_zeros(*query.shape[:3], value.shape[3], dtype=query.dtype), _state(streams, state)
     name = _choose(streams, state, backend)
-    return FORMS[name](streams, state, chunk_size)
+    with without_autocast(query):
+        return FORMS[name](streams, state, chunk_size)
 
 
 def _choose(streams: Streams, state: Tensor | None, backend: str) -> str:
