@@ -13,7 +13,7 @@ from manymax.kernels import columns
 from manymax.kernels.attention import opaque, plain
 from manymax.kernels.attention_call import DTYPES
 from manymax.kernels.linear_call import Tensors, empty_gradients, empty_results
-from manymax.kernels.native import native, status
+from manymax.kernels.native import available, native, status
 from manymax.kernels.ops import is_alone, is_batched
 
 _TENSORS = "Tensor query, Tensor key, Tensor value, Tensor? log_decay, Tensor? beta, Tensor? initial_state"
@@ -35,7 +35,7 @@ def refusal(
     initial_state: Tensor | None = None,
 ) -> str | None:
     """Return None if the kernels serve this call, else the reason why they do not; the shapes fit each other."""
-    if native() is None:
+    if not available():
         return status()
     given = (query, key, value, log_decay, beta, initial_state)
     present = [x for x in given if x is not None]

@@ -92,6 +92,14 @@ def test_forms_agree_in_outputs_state_and_gradients(rule, form):
         torch.testing.assert_close(found, expected, **EXACT)
 
 
+@pytest.mark.parametrize("rule", ["adds", "gated delta"])
+def test_a_compiler_takes_it_whole_and_has_nothing_to_warn_of(rule):
+    arguments = {name: x.float() for name, x in inputs(rule).items()}
+    torch.compiler.reset()
+    compiled = torch.compile(mm.linear_attention, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**arguments), mm.linear_attention(**arguments))
+
+
 @pytest.mark.parametrize("backend", ["auto", "recurrent", "chunked", "quadratic"])
 @pytest.mark.parametrize("rule", RULES)
 def test_autocast_shortens_query_key_and_value_alone(rule, backend):
