@@ -5,7 +5,7 @@ import torch
 from mechanism_cases import CAUSAL, make, tokens
 
 COUNT = 4096
-# 0.5 to 20 s each, against 5 s for all others together.
+# 0.5 to 40 s each, against 5 s for all others together.
 LONG = ("local-", "woodbury", "order=4", "block_size")
 FEWER = 512  # where tiles are of 4 queries and 3 keys
 # Columns of 2-norm 1 do not bound products: a state of 5 numbers leaves float32 after about 400 tokens.
