@@ -4,6 +4,8 @@ A new mechanism appears by itself; a line in OPTIONS adds a variant of it.
 """
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import manymax as mm
 from manymax.attention.mechanism import CausalMechanism
@@ -88,3 +90,15 @@ def tokens(count, *, batch=2, kv_heads=HEADS, dtype=torch.float64, seed=0):
         torch.randn(batch, heads, count, DIM, generator=generator, dtype=torch.float64).to(dtype)
         for heads in (HEADS, kv_heads, kv_heads)
     )
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation returns."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        sizes = [x.numel() for x in tree_leaves(found) if isinstance(x, torch.Tensor)]
+        self.numel = max([self.numel, *sizes])
+        return found

@@ -2,9 +2,7 @@
 
 import pytest
 import torch
-from mechanism_cases import DIM, HEADS, make, tokens
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from mechanism_cases import DIM, HEADS, Largest, make, tokens
 
 from manymax.attention.cache import TokenCache
 from manymax.attention.dense import local_linear_attention
@@ -178,18 +176,6 @@ def test_iterations_are_those_that_were_asked_for(iterations):
     expected = local_linear(query, key, value, seen, scale=scale, ridge=ridge, iterations=iterations)
     out = by_tiles(tensors, keep, 3, 4, is_causal=False, iterations=iterations)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-9)
-
-
-class Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operation returns."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        sizes = [x.numel() for x in tree_leaves(found) if isinstance(x, torch.Tensor)]
-        self.numel = max([self.numel, *sizes])
-        return found
 
 
 @pytest.mark.parametrize("is_causal", [True, False])

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from mechanism_cases import DIM, HEADS, make, tokens
+from mechanism_cases import DIM, HEADS, Largest, make, tokens
 from torch.nn.functional import one_hot, silu
+
+from manymax.attention.linear import kept
 
 NAME = "nats-l"
 EXACT = {"rtol": 0, "atol": 1e-9}
@@ -50,9 +52,9 @@ def by_tokens(module, query, key, value, choice, size):
     return outs
 
 
-@pytest.mark.parametrize("size", [1, 3, 5, 64])
-def test_it_is_the_formula(size):
-    module, whole = make((NAME, {"block_size": size})), tokens(17, batch=1)
+@pytest.mark.parametrize(("size", "count"), [(1, 17), (3, 17), (5, 17), (64, 17), (3, 150), (64, 150), (70, 150)])
+def test_it_is_the_formula(size, count):
+    module, whole = make((NAME, {"block_size": size})), tokens(count, batch=1)
     torch.nn.init.normal_(module.kept_norm.gain)
     means = [chunk.mean(2) for chunk in whole[2].split(size, 2)]
     choice = torch.stack([torch.einsum("hd,hdk->hk", x[0], module.choose.weight).argmax(-1) for x in means], 1)
@@ -122,6 +124,57 @@ def test_choices_are_learnt_through_a_carried_state():
         grads.append(torch.autograd.grad(out.square().sum(), module.choose.weight)[0])
     for grad in grads[1:]:
         torch.testing.assert_close(grad, grads[0], **EXACT)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_blocks_of_queries_change_no_result(monkeypatch, size):
+    """One block is the formula's mask in full; more are merged. Sequences end in other blocks than one another."""
+    keep = torch.arange(23) < torch.tensor([[23], [7]])
+    found = []
+    for rows in (64, 6, 1):
+        monkeypatch.setattr(kept, "ROWS", rows)
+        module, whole = make((NAME, {"block_size": size})), [x.requires_grad_() for x in tokens(27)]
+        first, state = module.prefill(*(x[:, :, :23] for x in whole), attn_mask=keep[:, None, None])
+        then, state = module.step(*(x[:, :, 23:] for x in whole), state)
+        out = torch.cat([first * keep[:, None, :, None], then], 2)
+        weights = torch.arange(out.numel()).reshape(out.shape).sin().double()
+        grads = torch.autograd.grad((out * weights).sum(), [*whole, module.choose.weight])
+        assert grads[3].norm() > 1e-3
+        found.append([out, state.key, state.value, state.bias, *grads])
+    for others in found[1:]:
+        for mine, theirs in zip(others, found[0], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
+
+
+def test_gradients_through_blocks_are_those_of_differences(monkeypatch):
+    monkeypatch.setattr(kept, "ROWS", 1)
+    module, whole = make((NAME, {"block_size": 2})), [x.requires_grad_() for x in tokens(7, batch=1)]
+    assert torch.autograd.gradcheck(lambda *x: module(*x, is_causal=True), whole, fast_mode=True)
+
+
+@pytest.mark.parametrize("size", [4, 64])
+def test_nothing_larger_than_tokens_and_a_block_is_ever_held(served, size):
+    count, more = 500, 100
+    module = make((NAME, {"block_size": size})).float()
+    whole = [x.requires_grad_() for x in tokens(count + more, batch=1, dtype=torch.float32)]
+    mask = torch.ones(1, 1, 1, count, dtype=torch.bool)
+    mask[..., 7] = False
+    with Largest() as largest:
+        first, state = module.prefill(*(x[:, :, :count] for x in whole), attn_mask=mask)
+        then, _ = module.step(*(x[:, :, count:] for x in whole), state)
+        (first.sum() + then.sum()).backward()
+    wide = 4 * DIM + 2  # all that both parts read of a token
+    assert state.key.shape[2] > 100
+    block = 64 * (64 if served("reference") == "cpu" else count)  # without kernels, of all that is kept
+    assert HEADS * count * wide <= largest.numel <= HEADS * max((count + more) * wide, block)
+
+
+def test_a_step_that_completes_no_chunk_does_not_copy_what_is_kept():
+    module, whole = make((NAME, {"block_size": 4})), tokens(31)
+    _, state = module.prefill(*(x[:, :, :28] for x in whole))
+    _, same = module.step(*(x[:, :, 28:31] for x in whole), state)
+    assert state.key.shape[2] > 0
+    assert same.key.data_ptr() == state.key.data_ptr()
 
 
 def test_wrong_options():

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from mechanism_cases import DIM, HEADS, make, tokens
+from mechanism_cases import DIM, HEADS, Largest, make, tokens
 
+from manymax.attention.recurrent import pair_sums
 from manymax.attention.recurrent.softmax_rnn import kronecker_features, truncated_exp
 
 NAME = "softmax-rnn"
@@ -84,6 +85,81 @@ def test_low_orders_have_a_state_of_constant_size():
         assert states[0].nbytes == states[1].nbytes
         assert states[1].memory.shape == (2, HEADS, features, DIM + 1)
     assert make((NAME, {"order": 3})).prefill(*tokens(50))[1].key.shape[2] == 50
+
+
+def in_tiles(monkeypatch, rows, scores):
+    """Cut all pairs into tiles, whatever their number."""
+    for name, number in {"ROWS": rows, "TILE": scores, "WHOLE": 0}.items():
+        monkeypatch.setattr(pair_sums, name, number)
+
+
+TILED = [{"denominator": "clamp"}, {"denominator": "count", "ceiling": None}, {"order": 4}]
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("options", TILED)
+def test_tiles_change_no_result(monkeypatch, options, is_causal):
+    module, whole = make((NAME, options)), [x.requires_grad_() for x in tokens(23)]
+    keep = torch.arange(23) >= torch.tensor([[0], [9]])
+
+    def outputs():
+        if not is_causal:
+            return module(*whole, attn_mask=keep[:, None, None])
+        first, state = module.prefill(*(x[:, :, :12] for x in whole), attn_mask=keep[:, None, None, :12])
+        return torch.cat([first, module.step(*(x[:, :, 12:] for x in whole), state)[0]], 2)
+
+    def grads(out):
+        direction = torch.arange(out.numel()).reshape(out.shape).sin().double()
+        return torch.autograd.grad((out * direction).sum(), whole)
+
+    expected = outputs()
+    wanted = grads(expected)
+    assert all(x.norm() > 1e-3 for x in wanted)
+    for rows, scores in ((5, 15), (1, 1), (7, 280)):
+        in_tiles(monkeypatch, rows, scores)
+        out = outputs()
+        for mine, theirs in zip((out, *grads(out)), (expected, *wanted), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
+        with torch.no_grad():
+            torch.testing.assert_close(outputs(), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", TILED)
+def test_gradients_through_tiles_are_those_of_differences(monkeypatch, options):
+    in_tiles(monkeypatch, 2, 4)
+    module, whole = make((NAME, options)), [x.requires_grad_() for x in tokens(5, batch=1)]
+    assert torch.autograd.gradcheck(lambda *x: module(*x, is_causal=True), whole, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda *x: module(*x, is_causal=True), whole, fast_mode=True)
+
+
+@pytest.mark.parametrize("options", [{}, *TILED])
+def test_nothing_larger_than_inputs_and_a_tile_is_ever_held(monkeypatch, served, options):
+    if not options and served("reference") != "cpu":
+        pytest.skip("without the kernels a mask of up to 2^22 pairs is not worth tiles")
+    count, more, rows, columns = 300, 50, 32, 48
+    in_tiles(monkeypatch, rows, rows * columns)
+    module = make((NAME, options)).float()
+    whole = [x.requires_grad_() for x in tokens(count + more, batch=1, dtype=torch.float32)]
+    mask = torch.ones(1, 1, 1, count, dtype=torch.bool)
+    mask[..., 7] = False
+    with Largest() as largest:
+        first, state = module.prefill(*(x[:, :, :count] for x in whole), attn_mask=mask)
+        then, _ = module.step(*(x[:, :, count:] for x in whole), state)
+        (first.sum() + then.sum()).backward()
+    assert largest.numel == HEADS * max((count + more) * DIM, rows * columns)
+
+
+@pytest.mark.parametrize("ceiling", [None, 500.0])
+def test_what_a_query_does_not_see_is_not_in_its_gradient(ceiling):
+    """Not even as 0 times the exponential of a score that leaves float32."""
+    query, key, value = (x.float() for x in tokens(8))
+    key[:, :, 5:] *= 1e4
+    query[:, :, 5:] = 0  # those that see these keys
+    whole = [x.requires_grad_() for x in (query, key, value)]
+    out = make((NAME, {"denominator": "count", "ceiling": ceiling})).float()(*whole, is_causal=True)
+    for grad in torch.autograd.grad(out[:, :, :5].sum(), whole):
+        assert grad.isfinite().all()
+        assert (grad[:, :, 5:] == 0).all()
 
 
 def test_wrong_options():

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from manymax.attention.dense.api import attention
 from manymax.attention.linear.delta import GatedDelta
+from manymax.attention.linear.kept import Kept, attend_kept
 from manymax.attention.linear.parts import HeadLinear, HeadNorm, per_head
 from manymax.attention.linear.recurrence import linear_attention
-from manymax.attention.linear.token_order import Order, kept_first
+from manymax.attention.linear.token_order import Order
 from manymax.attention.mechanism import Choices, both_ways
 from manymax.attention.state import State
 
@@ -139,12 +139,17 @@ class NAtSLinear(GatedDelta):
         complete = order.total[:, None] >= self.block_size * torch.arange(1, chunks + 1, device=query.device)
         choice = self._choice(tokens.value, complete)
         delta, memory = self._delta(order.queries(reads.to(dtype)), tokens, choice, complete, before.memory)
-        kept = self._kept(order, order.queries(query.to(dtype)), tokens, choice, before)
-        parts = [order.restore(x).to(query.dtype) for x in (kept, delta)]
+        own, past = self._keep(tokens, choice, complete), Kept(before.key, before.value, before.keep, before.bias)
+        # Most steps of one token complete no chunk and need not copy all that is kept.
+        kept = past.joined(own) if bool(complete.any()) else past
+        found = attend_kept(order.queries(query.to(dtype)), own, kept, past.keep.sum(2), self.block_size)
+        parts = [order.restore(x).to(query.dtype) for x in (found, delta)]
         share = self.share(reads * self.head_dim**0.5).softmax(-1)  # of queries of length 1
         out = share[..., :1] * self.kept_norm(parts[0]) + share[..., 1:] * self.norm(parts[1])
         out = out if self.gate is None else self.gate(out, value)
-        return out, self._after(order, tokens, choice, complete, before, memory, length, tail)
+        wide = torch.cat([x if x.dim() == 4 else x[..., None] for x in tokens], -1)
+        waiting, count = order.behind(wide, complete.sum(1) * self.block_size)
+        return out, HybridState(memory, *kept, waiting, count, length, tail)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
         """Return the mean of two scans, one in each direction."""
@@ -182,11 +187,11 @@ class NAtSLinear(GatedDelta):
     ) -> tuple[Tensor, Tensor]:
         """Return what the delta state gives, and the state before the chunk that is not complete."""
         outs = []
-        for chunk in range(complete.shape[1]):
-            here = slice(chunk * self.block_size, (chunk + 1) * self.block_size)
-            key, value, decay, beta = (x[:, :, here] for x in tokens[2:])
+        # One split where a slice for each chunk would have a gradient of all tokens each.
+        parts = zip(*(torch.split(x, self.block_size, 2) for x in (reads, *tokens[2:])), strict=True)
+        for chunk, (query, key, value, decay, beta) in zip(range(complete.shape[1]), parts, strict=False):
             out, after = linear_attention(
-                reads[:, :, here], key, value, log_decay=decay, beta=beta, initial_state=memory, **self.options
+                query, key, value, log_decay=decay, beta=beta, initial_state=memory, **self.options
             )
             written = choice[:, :, chunk, 1, None, None]
             faded = decay.sum(2).exp()[..., None, None] * memory
@@ -195,50 +200,12 @@ class NAtSLinear(GatedDelta):
             outs.append(out)
         return torch.cat(outs, 2) if outs else tokens.value, memory
 
-    def _kept(self, order: Order, query: Tensor, tokens: Tokens, choice: Tensor, before: HybridState) -> Tensor:
-        """Return softmax attention over the kept chunks and the query's own."""
-        count = tokens.key.shape[2]
-        places = torch.arange(count, device=query.device)
-        chunk = places // self.block_size
+    def _keep(self, tokens: Tokens, choice: Tensor, complete: Tensor) -> Kept:
+        """Return the tokens for softmax attention, and which of them a head keeps."""
+        chunk = torch.arange(tokens.key.shape[2], device=choice.device) // self.block_size
         chosen = _of_tokens(choice[..., 0], chunk)
-        own = (chunk[:, None] == chunk) & (places[:, None] >= places)
-        earlier = (chunk[:, None] > chunk) & (chosen > 0.5)[:, :, None]
-        here = (own | earlier) & order.there[:, None, None]
-        past = before.keep[:, :, None].expand(-1, -1, count, -1)
-        # A query in the chunk itself reads it whatever its choice: only later ones weigh by it.
-        log_choice = torch.where(chosen > 0.5, chosen.clamp(min=0.5), 1).log()
-        bias = torch.where(own, 0, log_choice[:, :, None])
-        bias = torch.cat([before.bias[:, :, None].expand(-1, -1, count, -1).to(bias.dtype), bias], -1)
-        seen = torch.cat([past, here], -1)
-        key, value = torch.cat([before.key, tokens.key], 2), torch.cat([before.value, tokens.value], 2)
-        out: Tensor = attention(query, key, value, attn_mask=seen, bias=bias)
-        return out
-
-    def _after(
-        self,
-        order: Order,
-        tokens: Tokens,
-        choice: Tensor,
-        complete: Tensor,
-        before: HybridState,
-        memory: Tensor,
-        length: Tensor,
-        tail: Tensor | None,
-    ) -> HybridState:
-        """Return the state that the next tokens go on from."""
-        chunk = torch.arange(tokens.key.shape[2], device=memory.device) // self.block_size
-        chosen = _of_tokens(choice[..., 0], chunk)
-        done = complete[:, chunk] if len(chunk) else complete.new_zeros(len(complete), 0)
-        keep = torch.cat([before.keep, done[:, None] & (chosen > 0.5)], 2)
-        key, value = torch.cat([before.key, tokens.key], 2), torch.cat([before.value, tokens.value], 2)
-        bias = torch.cat([before.bias, torch.where(chosen > 0.5, chosen.clamp(min=0.5), 1).log()], 2)
-        first, most = kept_first(keep)
-        key, value = (x.gather(2, first[..., None].expand(-1, -1, -1, x.shape[3]))[:, :, :most] for x in (key, value))
-        bias, keep = bias.gather(2, first)[:, :, :most], keep.gather(2, first)[:, :, :most]
-        past = complete.sum(1) * self.block_size
-        wide = [x if x.dim() == 4 else x[..., None] for x in tokens]
-        pending, count = order.behind(torch.cat(wide, -1), past)
-        return HybridState(memory, key, value, keep, bias, pending, count, length, tail)
+        keep = (chosen > 0.5) & _of_tokens(complete[:, None], chunk)
+        return Kept(tokens.key, tokens.value, keep, torch.where(keep, chosen.clamp(min=0.5), 1).log())
 
 
 def _of_tokens(choice: Tensor, chunk: Tensor) -> Tensor:

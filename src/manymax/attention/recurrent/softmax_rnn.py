@@ -9,17 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manymax._names import closest
-from manymax.attention.cache import remember, visible
+from manymax.attention.cache import remember
 from manymax.attention.dense.api import attention
+from manymax.attention.dense.visibility import make_band
 from manymax.attention.linear.features import unit
 from manymax.attention.linear.module import with_ones
 from manymax.attention.linear.parts import HeadLinear, HeadNorm, per_head
 from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.linear.state import LinearState
 from manymax.attention.mechanism import CausalMechanism, Choices
+from manymax.attention.recurrent.pair_sums import pair_sums
 
 DENOMINATORS = ("sum", "clamp", "detach", "count", "none")
 OUTPUTS = ("none", "gate", "rms", "l2", "layer")
+FINITE = 88.0  # a score whose exponential fits float32
 RECURRENT = 2  # the highest order whose state, of d^order rows a term, is smaller than a cache of some hundred tokens
 
 
@@ -110,13 +113,12 @@ class SoftmaxRNN(CausalMechanism):
         if self.is_recurrent:
             return self._recur(query, key, value, keep, state)
         cache = remember(state, key, value, keep)
-        seen = visible(cache, query.shape[2], is_causal=True)
-        return self._finish(self._pairs(query, cache.key, cache.value, seen), value), cache
+        padding = keep if state is None else cache.keep
+        return self._finish(self._pairs(query, cache.key, cache.value, padding, is_causal=True), value), cache
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
         """Return the outputs of queries that see all keys."""
-        seen = visible(remember(None, key, value, keep), query.shape[2], is_causal=False)
-        return self._finish(self._pairs(query, key, value, seen), value)
+        return self._finish(self._pairs(query, key, value, keep, is_causal=False), value)
 
     def _recur(
         self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, state: LinearState | None
@@ -134,28 +136,52 @@ class SoftmaxRNN(CausalMechanism):
         out = self._divide(both[..., :-1], both[..., -1:], count[:, None, :, None])
         return self._finish(out.to(query.dtype), value), LinearState(memory, start + kept.sum(1))
 
-    def _pairs(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
-        """Return the quotients over all pairs; seen (B, 1, Nq or 1, Nk) says which keys each query sees."""
+    def _pairs(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, *, is_causal: bool) -> Tensor:
+        """Return the quotients over all pairs; keep (B, Nk) is False at padding, and the last query at the last key."""
+        queries, keys = query.shape[2], key.shape[2]
         if self.order is None and self.denominator == "sum":
-            grouped = key.shape[1] != self.num_heads
-            out: Tensor = attention(query, key, value, attn_mask=seen, enable_gqa=grouped)
+            out: Tensor = attention(
+                query,
+                key,
+                value,
+                attn_mask=None if keep is None else keep[:, None, None],
+                is_causal=is_causal,
+                causal_align="bottom-right",
+                enable_gqa=key.shape[1] != self.num_heads,
+            )
             return out
         dtype = torch.promote_types(query.dtype, torch.float32)
         key, value = per_head(key, self.num_heads).to(dtype), per_head(value, self.num_heads).to(dtype)
-        score = query.to(dtype) @ key.transpose(2, 3) * self.head_dim**-0.5
+        band = make_band(queries, keys, (None, None), is_causal=is_causal, align_last=True)
+        sums = pair_sums(self._weigh, query.to(dtype) * self.head_dim**-0.5, key, value, keep, band)
+        count = None
+        if self.denominator == "count":
+            kept = torch.ones(1, keys, dtype=torch.bool, device=key.device) if keep is None else keep
+            count = kept.cumsum(1)[:, keys - queries :] if is_causal else kept.sum(1, keepdim=True)
+            count = count[:, None, :, None]
+        return self._divide(*sums, count).to(query.dtype)
+
+    def _weigh(self, score: Tensor, seen: Tensor | None) -> Tensor:
+        """Return the weights, 0 where nothing is seen."""
         if self.order is not None:
             weight = truncated_exp(score, self.order)
-        else:
+        elif self.ceiling is not None and self.ceiling <= FINITE:
+            weight = score.clamp(max=self.ceiling).exp()
+        else:  # 0 times an infinite weight out of sight would be a gradient of NaN
+            score = score if seen is None else torch.where(seen, score, 0)
             weight = (score if self.ceiling is None else score.clamp(max=self.ceiling)).exp()
-        weight = torch.where(seen, weight, 0)
-        out = self._divide(weight @ value, weight.sum(3, keepdim=True), seen.sum(3, keepdim=True))
-        return out.to(query.dtype)
+        return weight if seen is None else torch.where(seen, weight, 0)
 
-    def _divide(self, weighted: Tensor, total: Tensor, count: Tensor) -> Tensor:
+    def _divide(self, weighted: Tensor, total: Tensor, count: Tensor | None) -> Tensor:
         """Return the weighted sum over the denominator, 0 where nothing is seen."""
-        by = {"count": count, "none": torch.ones_like(count)}.get(self.denominator, total)
-        if self.denominator in {"clamp", "detach"}:
+        by = total
+        if self.denominator == "none":
+            by = torch.ones_like(total)
+        elif self.denominator in {"clamp", "detach"}:
             by = total.clamp(min=1)
+        elif self.denominator == "count":
+            assert count is not None
+            by = count
         if self.denominator == "detach":
             by = by.detach()
         return torch.where(by == 0, 0, weighted / torch.where(by == 0, 1, by))
