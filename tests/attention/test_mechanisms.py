@@ -1,7 +1,9 @@
 """The laws that every mechanism with a rule of its own obeys, whatever the rule."""
 
+import copy
 import dataclasses
 import io
+import pickle
 
 import pytest
 import torch
@@ -22,6 +24,15 @@ def test_plain_arguments_are_enough(case):
     out = make(case)(query, key, value)
     assert out.shape == query.shape
     assert out.isfinite().all()
+
+
+@each(CASES)
+def test_a_module_is_pickled_and_copied_whole(case):
+    module, given = make(case), tokens(9)
+    for same in (pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
+        assert torch.equal(same(*given), module(*given))
+        if case in CAUSAL.values():
+            assert torch.equal(same(*given, is_causal=True), module(*given, is_causal=True))
 
 
 @each(CASES)
