@@ -202,6 +202,22 @@ def test_a_state_is_saved_indexed_joined_and_moved(case):
 
 
 @each(CAUSAL)
+@pytest.mark.parametrize("moved", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_in_another_dtype_goes_on(case, dtype, moved):
+    module = make(case).float()
+    _, state = module.prefill(*tokens(7, dtype=dtype))
+    following, last = (tokens(count, seed=count, dtype=dtype) for count in (2, 1))
+    outs, after = zip(*(module.step(*following, one) for one in (state, state.to(moved))), strict=True)
+    then = [module.step(*last, one)[0] for one in after]
+    at_once = [module.step(*last, one.in_place())[0] for one in (state, state.to(moved))]
+    for expected, out in (outs, then, at_once):
+        assert out.dtype == dtype
+        loose = torch.bfloat16 in {dtype, moved}
+        assert (out - expected).float().norm() < (0.03 if loose else 1e-5) * expected.float().norm()
+
+
+@each(CAUSAL)
 def test_low_precision_tokens_leave_a_float32_state(case):
     _, state = make(case).to(torch.bfloat16).prefill(*tokens(5, dtype=torch.bfloat16))
     kept = {"key", "value"} if isinstance(state, TokenCache) else {"tail"}  # tokens as they came, not sums

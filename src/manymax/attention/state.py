@@ -42,6 +42,10 @@ class State:
         device = torch.empty(0, device=next(self.tensors()).device).to(*args, **kwargs).device
         return self.apply(lambda x: x.to(*args, **kwargs) if x.is_floating_point() else x.to(device))
 
+    def computed_in(self, dtype: torch.dtype) -> Self:
+        """Return the state in the dtype that its mechanism computes in, by which it may not be any more after `to`."""
+        return self if next(self.tensors()).dtype == dtype else self.to(dtype)
+
     def in_place(self) -> State:
         """Return a state that `step` may overwrite; it takes over the tensors, and this one is not to be used any more.
 

@@ -142,7 +142,7 @@ class KernelizedRPE(CausalMechanism):
     ) -> tuple[Tensor, WindowState]:
         """Return the outputs and the state after the last token."""
         (q, k, v), back = self._streams(query, key, value, keep)
-        old = self._empty(k, v) if state is None else state
+        old = self._empty(k, v) if state is None else state.computed_in(k.dtype)
         keys, values = torch.cat([old.keys, k], 2), torch.cat([old.values, v], 2)
         count = torch.full((len(q),), q.shape[2], device=q.device) if keep is None else keep.sum(1)
         place = torch.arange(keys.shape[2], device=q.device)

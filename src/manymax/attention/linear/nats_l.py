@@ -129,7 +129,7 @@ class NAtSLinear(GatedDelta):
     ) -> tuple[Tensor, Any]:
         """Return the outputs and the state after the last token."""
         dtype = torch.promote_types(query.dtype, torch.float32)
-        before: HybridState = self._start(query, value, dtype) if state is None else state
+        before: HybridState = self._start(query, value, dtype) if state is None else state.computed_in(dtype)
         (reads, erase, write, decay, beta), length, tail = self.prepared(query, key, value, keep, before)
         heads = [per_head(x, self.num_heads) for x in (key, value, erase, write)]
         new = torch.cat([x.to(dtype) for x in (*heads, decay[..., None], beta[..., None])], -1)  # type: ignore[index]

@@ -113,7 +113,7 @@ class SelectiveDense(CausalMechanism):
         """Return the outputs and the state after the last token."""
         dtype = torch.promote_types(query.dtype, torch.float32)
         x = torch.cat([query, per_head(key, self.num_heads), per_head(value, self.num_heads)], -1).to(dtype)
-        hidden = x.new_zeros(*x.shape[:2], self.gain.shape[2], 1) if state is None else state.hidden
+        hidden = x.new_zeros(*x.shape[:2], self.gain.shape[2], 1) if state is None else state.hidden.to(dtype)
         inputs, outs = self.write(x)[..., None], []
         for start in range(0, x.shape[2], CHUNK):
             here = slice(start, start + CHUNK)

@@ -109,7 +109,7 @@ class SoftmaxRNN(CausalMechanism):
         """Return the outputs and the state after the last token: sums of features, or all tokens so far."""
         if self.is_recurrent:
             return self._recur(query, key, value, keep, state)
-        cache = remember(state, key, value, keep)
+        cache = remember(None if state is None else state.computed_in(key.dtype), key, value, keep)
         seen = visible(cache, query.shape[2], is_causal=True)
         return self._finish(self._pairs(query, cache.key, cache.value, seen), value), cache
 

@@ -138,7 +138,8 @@ class TestTimeRegression(CausalMechanism):
         self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, state: RegressionState | None
     ) -> tuple[Tensor, RegressionState]:
         """Return the outputs and the state after the last token."""
-        before = RegressionState(None, None, None, None) if state is None else state
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        before = RegressionState(None, None, None, None) if state is None else state.computed_in(dtype)
         q, k, tail = self._tokens(query, key, keep, before.tail)
         if self.solver.startswith("local"):
             cache = remember(before.cache, k, value, keep)
