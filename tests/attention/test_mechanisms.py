@@ -250,6 +250,39 @@ def test_wrong_arguments(case):
         make(case, sise=3)
 
 
+@each(CASES)
+def test_values_of_another_dim_are_served_or_refused(case):
+    module, (query, key, value) = make(case), tokens(5)
+    narrow = value[..., : DIM - 1]
+    forms = [{}, {"is_causal": True}] if case in CAUSAL.values() else [{}]
+    for form in forms:
+        out, refusal = attempt(module, query, key, narrow, **form)
+        if refusal is not None:
+            assert refusal == f"value: expected a last dim of {DIM}, as value_dim says, got {DIM - 1}"
+            out = make(case, value_dim=DIM - 1)(query, key, narrow, **form)
+        assert out.shape == narrow.shape
+
+
+def attempt(function, *arguments, **options):
+    try:
+        return function(*arguments, **options), None
+    except ValueError as error:
+        return None, str(error)
+
+
+@each(CAUSAL)
+def test_a_state_of_others_is_refused(case):
+    module, whole = make(case), tokens(5)
+    _, state = module.prefill(*whole)
+    for other, given in ((state[:1], whole), (state, tokens(5, batch=1)), (state, tokens(5, batch=3))):
+        with pytest.raises(
+            ValueError, match=f"^state: expected one of {len(given[0])} sequences, .*, got {other.batch}"
+        ):
+            module.step(*given, other)
+    with pytest.raises(ValueError, match=r"^(state|initial_state|value): expected .*, got"):
+        module.step(*whole[:2], whole[2][..., 1:], state)
+
+
 @each(CAUSAL)
 def test_no_tokens_leave_the_state_as_it_is(case):
     module, whole = make(case), tokens(6)

@@ -50,6 +50,7 @@ class Mechanism(nn.Module):
     family: ClassVar[str]
     choices: ClassVar[Choices]
     rotary: ClassVar[bool] = False  # whether a model should turn queries and keys by their positions
+    fixed_value_dim: int | None = None  # the values' last dim, if parts with parameters of their own ask for one
 
     def __init__(self, *, head_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -111,8 +112,8 @@ class Mechanism(nn.Module):
         del query, key, value, keep
         raise ValueError(f"is_causal: {type(self).__name__} has no causal form; expected is_causal=False")
 
-    def check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
-        """Refuse shapes that do not fit."""
+    def check(self, query: Tensor, key: Tensor, value: Tensor | None = None) -> None:
+        """Refuse shapes that do not fit; without values those of queries and keys alone."""
         if query.dim() != 4 or query.shape[1] != self.num_heads or query.shape[3] != self.head_dim:
             expected = f"(batch, {self.num_heads}, tokens, {self.head_dim})"
             raise ValueError(f"query: expected {expected}, got {tuple(query.shape)}")
@@ -121,8 +122,13 @@ class Mechanism(nn.Module):
             raise ValueError(f"key: expected {expected}, got {tuple(key.shape)}")
         if not key.shape[1] or self.num_heads % key.shape[1]:
             raise ValueError(f"key: expected a number of heads that divides {self.num_heads}, got {key.shape[1]}")
+        if value is None:
+            return
         if value.dim() != 4 or value.shape[:3] != key.shape[:3]:
             raise ValueError(f"value: expected {(*key.shape[:3], 'any')}, got {tuple(value.shape)}")
+        fixed = self.fixed_value_dim
+        if fixed is not None and fixed != value.shape[3]:
+            raise ValueError(f"value: expected a last dim of {fixed}, as value_dim says, got {value.shape[3]}")
 
     def _packed(
         self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, cu_seqlens: Tensor, *, is_causal: bool
@@ -194,6 +200,10 @@ class CausalMechanism(Mechanism):
         """
         self.check(query, key, value)
         one_each(query, key)
+        if state is not None and state.first.shape[0] != query.shape[0]:
+            raise ValueError(
+                f"state: expected one of {query.shape[0]} sequences, as there are queries, got {state.batch}"
+            )
         query, key, value = multiplied(query, key, value)
         with without_autocast(query):
             return self.scan(query, key, value, None, state)

@@ -81,6 +81,7 @@ class OperatorAttention(OnGrid):
         self.norms = nn.ModuleDict(
             {name: HeadTokenNorm(num_heads, dim, over=norm) for name, dim in norms.get(kind, {}).items()}
         )
+        self.fixed_value_dim = value_dim if pos_dim or "value" in self.norms else None
         self.back = HeadLinear(num_heads, value_dim + pos_dim, value_dim) if pos_dim else None
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, grid: Grid | None = None) -> Tensor:

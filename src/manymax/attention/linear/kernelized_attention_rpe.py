@@ -15,7 +15,7 @@ from manymax.attention.linear.parts import per_head
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.linear.toeplitz import LEAF, between_all, between_causal, near, pairs
 from manymax.attention.mechanism import CausalMechanism, Choices
-from manymax.attention.state import State
+from manymax.attention.state import State, continues
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,7 @@ class KernelizedRPE(CausalMechanism):
         """Return the outputs and the state after the last token."""
         (q, k, v), back = self._streams(query, key, value, keep)
         old = self._empty(k, v) if state is None else state.computed_in(k.dtype)
+        continues(old.values[..., 1:], v[..., 1:])  # without the ones
         keys, values = torch.cat([old.keys, k], 2), torch.cat([old.values, v], 2)
         count = torch.full((len(q),), q.shape[2], device=q.device) if keep is None else keep.sum(1)
         place = torch.arange(keys.shape[2], device=q.device)

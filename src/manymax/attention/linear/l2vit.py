@@ -61,6 +61,8 @@ class L2ViT(OnGrid, LinearAttention):
             raise ValueError(f"least: expected at least 0, got {least}")
         self.least = least
         self.temperature = nn.Parameter(torch.full((num_heads, 1, 1), head_dim**-0.5))
+        if local:
+            self.fixed_value_dim = self.value_dim
         self.concentrate = LocalConcentration(num_heads, self.value_dim, local) if local else None
 
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:

@@ -50,6 +50,7 @@ class LinearAttention(CausalMechanism):
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
         self.conv: nn.Module | None = None
         if conv_size:
+            self.fixed_value_dim = self.value_dim
             self.conv = ShortConvolution(num_heads, 2 * head_dim + self.value_dim, conv_size)
         check_options(chunk_size, backend)
 

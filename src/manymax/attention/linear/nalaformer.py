@@ -78,6 +78,8 @@ class NaLaFormer(TurnedLinear):
         if power <= 0:
             raise ValueError(f"power: expected more than 0, got {power}")
         self.power = power
+        if gate:
+            self.fixed_value_dim = self.value_dim
         self.norm = nn.LayerNorm(num_heads * self.value_dim) if gate else None
         self.gate = OutputGate(num_heads, self.value_dim) if gate else None
 

@@ -86,6 +86,7 @@ class SOFT(OnGrid):
         self.norm = nn.LayerNorm(head_dim)
         value_dim = head_dim if value_dim is None else value_dim
         self.local = GridConvolution(num_heads, value_dim, local, bias=False) if local else None
+        self.fixed_value_dim = value_dim if local else None
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, grid: Grid | None = None) -> Tensor:
         """Return the outputs of queries that see all keys."""

@@ -89,7 +89,8 @@ class SoftHGNN(Mechanism):
         self.prototypes = nn.Parameter(nn.init.xavier_uniform_(torch.empty(edges, width)))
         self.context = nn.Linear(2 * width, edges * width)
         self.dropout = nn.Dropout(dropout)
-        values = num_heads * (head_dim if value_dim is None else value_dim)
+        self.fixed_value_dim = head_dim if value_dim is None else value_dim
+        values = num_heads * self.fixed_value_dim
         self.edge, self.node = nn.Linear(values, values), nn.Linear(values, values)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
@@ -105,14 +106,14 @@ class SoftHGNN(Mechanism):
 
     def participation(self, query: Tensor, key: Tensor) -> Tensor:
         """Return A, how much each token takes part in each set, (B, N, E)."""
-        self.check(query, key, key)
+        self.check(query, key)
         return self._participation(query, key, None)
 
     def load_balance(self, query: Tensor, key: Tensor) -> Tensor:
         """Return the mean over dynamic sets of (share of sequences that select it - top_k / num_dynamic)²."""
         if not self.num_dynamic:
             raise ValueError("num_dynamic: expected more than 0, since only sets that are selected can be unbalanced")
-        self.check(query, key, key)
+        self.check(query, key)
         scores = self._scores(query, key, None).sum(1)[:, self.num_edges :]
         soft = self.top_k * softmax(scores, 1)
         hard = self._selected(scores).to(soft.dtype)

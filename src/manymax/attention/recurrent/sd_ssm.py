@@ -91,7 +91,7 @@ class SelectiveDense(CausalMechanism):
         if form not in FORMS:
             raise ValueError(f"form: expected one of {', '.join(FORMS)}, got {form!r}{closest(form, FORMS)}")
         self.power, self.form = power, form
-        width = head_dim if value_dim is None else value_dim
+        width = self.fixed_value_dim = head_dim if value_dim is None else value_dim
         self.select = HeadLinear(num_heads, 2 * head_dim + width, num_matrices, bias=True)
         self.write = HeadLinear(num_heads, 2 * head_dim + width, size)
         bound = (6 / (2 * size)) ** 0.5

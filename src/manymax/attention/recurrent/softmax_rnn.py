@@ -95,6 +95,7 @@ class SoftmaxRNN(CausalMechanism):
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
         check_options(chunk_size, backend)
         width = head_dim if value_dim is None else value_dim
+        self.fixed_value_dim = width if output in {"gate", "rms"} else None
         self.gate = HeadLinear(num_heads, width, 1, bias=True) if output == "gate" else None
         self.norm = HeadNorm(num_heads, width) if output == "rms" else None
 
