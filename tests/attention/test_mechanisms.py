@@ -241,6 +241,8 @@ def test_wrong_arguments(case):
     with pytest.raises(ValueError, match="attn_mask: expected bool of shape"):
         module(query, key, value, attn_mask=torch.ones(5, 5, dtype=torch.bool))
     with pytest.raises(ValueError, match="attn_mask: expected bool of shape"):
+        module(query, key, value, attn_mask=torch.ones(1, 2, 1, 5, dtype=torch.bool))
+    with pytest.raises(ValueError, match="attn_mask: expected bool of shape"):
         module(query, key, value, attn_mask=torch.zeros(2, 1, 1, 5))
     with pytest.raises(ValueError, match="cu_seqlens: expected one row"):
         module(query, key, value, cu_seqlens=torch.tensor([0, 5]))
@@ -295,3 +297,32 @@ def test_no_tokens_leave_the_state_as_it_is(case):
     out, empty = module.prefill(*nothing)
     assert out.shape == nothing[0].shape
     torch.testing.assert_close(module.step(*whole, empty)[0], expected, **EXACT)
+
+
+@each(CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_of_none_gives_outputs_of_none(case, dtype):
+    module, given = make(case).to(dtype), [x.requires_grad_() for x in tokens(5, batch=0, dtype=dtype)]
+    keep = torch.ones(0, 1, 1, 5, dtype=torch.bool)
+    for is_causal in [False, True] if case in CAUSAL.values() else [False]:
+        for count, mask in ((5, None), (5, keep), (0, keep[..., :0])):
+            out = module(*(x[:, :, :count] for x in given), attn_mask=mask, is_causal=is_causal)
+            assert out.shape == (0, HEADS, count, DIM)
+            assert out.dtype == dtype
+        module(*given, is_causal=is_causal).sum().backward()
+
+
+@each(CAUSAL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_of_none_has_a_state(case, dtype):
+    module, following = make(case).to(dtype), tokens(1, batch=0, dtype=dtype)
+    out, state = module.prefill(*tokens(5, batch=0, dtype=dtype))
+    assert out.shape == (0, HEADS, 5, DIM)
+    assert state.batch == 0
+    _, other = module.prefill(*tokens(5, dtype=dtype))
+    assert [(x.dtype, x.dim()) for x in state.tensors()] == [(x.dtype, x.dim()) for x in other.tensors()]
+    for before in (state, other[:0], state.in_place()):
+        out, after = module.step(*following, before)
+        assert out.shape == following[0].shape
+        assert out.dtype == dtype
+        assert after.batch == 0

@@ -238,13 +238,12 @@ def padding(attn_mask: Tensor | None, key: Tensor) -> Tensor | None:
     if attn_mask is None:
         return None
     batch, tokens = key.shape[0], key.shape[2]
-    fits = attn_mask.dim() <= 4 and attn_mask.shape[-1:] in {(tokens,), (1,)} and attn_mask.numel() in {
-        attn_mask.shape[-1], batch * attn_mask.shape[-1]
-    }  # fmt: skip
-    if attn_mask.dtype != torch.bool or not fits or (attn_mask.dim() > 1 and attn_mask.shape[0] not in {1, batch}):
+    rows = attn_mask.shape[0] if attn_mask.dim() > 1 else 1
+    fits = 1 <= attn_mask.dim() <= 4 and attn_mask.shape[-1] in {1, tokens} and rows in {1, batch}
+    if attn_mask.dtype != torch.bool or not fits or any(size != 1 for size in attn_mask.shape[1:-1]):
         expected = f"bool of shape ({batch} or 1, 1, 1, {tokens}), since this mechanism weighs no pairs"
         raise ValueError(f"attn_mask: expected {expected}, got {attn_mask.dtype} {tuple(attn_mask.shape)}")
-    return attn_mask.reshape(-1, attn_mask.shape[-1]).expand(batch, tokens)
+    return attn_mask.reshape(rows, attn_mask.shape[-1]).expand(batch, tokens)
 
 
 def _sequences(cu_seqlens: Tensor, query: Tensor, key: Tensor) -> Iterator[tuple[int, int]]:

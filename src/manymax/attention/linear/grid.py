@@ -82,9 +82,9 @@ class GridConvolution(nn.Module):
         if height == 1:
             out = F.conv1d(flat, weight[:, :, half], bias, padding=half, groups=groups)
         else:
-            out = F.conv2d(flat.reshape(len(x), -1, height, width), weight, bias, padding=half, groups=groups).flatten(
-                2
-            )
+            out = F.conv2d(
+                flat.reshape(len(x), groups, height, width), weight, bias, padding=half, groups=groups
+            ).flatten(2)
         return _tokens(out, x)
 
     def causal(self, x: Tensor, tail: Tensor | None, keep: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -117,8 +117,8 @@ class GridConvolution(nn.Module):
 
 def _tokens(flat: Tensor, x: Tensor) -> Tensor:
     """Return channels (B, H * D, N) as tokens, in the shape (B, H, N, D) of x."""
-    batch, heads, _, dim = x.shape
-    return flat.reshape(batch, heads, dim, -1).transpose(2, 3)
+    batch, heads, tokens, dim = x.shape
+    return flat.reshape(batch, heads, dim, tokens).transpose(2, 3)
 
 
 def sides(grid: Grid | None, tokens: int) -> Grid:

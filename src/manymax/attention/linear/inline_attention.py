@@ -100,7 +100,7 @@ class DynamicKernel(nn.Module):
     def forward(self, value: Tensor, mean: Tensor, grid: Grid | None) -> Tensor:
         """Return sums over neighbours (B, H, N, D) of values (B, H, N, D) with their mean (B, H, 1, D)."""
         batch, heads, tokens, dim = value.shape
-        if not tokens:
+        if not value.numel():
             return value
         size, channels = self.size, batch * heads * dim
         kernel: Tensor = self.kernel(F.gelu(self.hidden(mean))).reshape(channels, 1, size, size)

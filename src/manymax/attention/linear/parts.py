@@ -78,7 +78,7 @@ class ShortConvolution(nn.Module):
             # a fifth of conv1d's time with so many groups; a weight that lies as the tokens do halves a batch's
             weight = self.weight.mT.contiguous().flip(1).to(x.dtype)
             return (seen * weight).sum(2, keepdim=True), seen[:, :, 1:]
-        flat = seen.transpose(2, 3).reshape(batch, heads * dim, -1)
+        flat = seen.transpose(2, 3).reshape(batch, heads * dim, seen.shape[2])
         kernel = self.weight.flip(-1).reshape(heads * dim, 1, self.size).to(x.dtype)
         out = F.conv1d(flat, kernel, groups=heads * dim)
         return out.reshape(batch, heads, dim, tokens).transpose(2, 3), last_seen(seen, keep, self.size - 1)

@@ -80,8 +80,8 @@ def linear_attention(
     streams = _widened(Streams(query, key, value, log_decay, beta))
     _check(streams, initial_state)
     state = None if initial_state is None else initial_state.to(torch.promote_types(query.dtype, torch.float32))
-    if not query.shape[2]:
-        return value.new_zeros(*query.shape[:3], value.shape[3], dtype=query.dtype), _state(streams, state)
+    if not query.numel():  # a product, for its gradient
+        return query @ query.new_zeros(query.shape[3], value.shape[3]), _state(streams, state)
     name = _choose(streams, state, backend)
     with without_autocast(query):
         return FORMS[name](streams, state, chunk_size)

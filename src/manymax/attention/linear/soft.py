@@ -136,15 +136,16 @@ class SOFT(OnGrid):
             keep = keep.gather(1, order)
         (height, width), ratio = sides(grid, q.shape[2]), self.sample.stride[0]
         missing = (0, -width % ratio, 0, -height % ratio)
-        image = q.transpose(2, 3).reshape(-1, q.shape[3], height, width)
+        batch, heads, _, dim = q.shape
+        image = q.transpose(2, 3).reshape(batch * heads, dim, height, width)
         bias = None if self.sample.bias is None else self.sample.bias.to(q.dtype)
         sampled = F.conv2d(F.pad(image, missing), self.sample.weight.to(q.dtype), bias, stride=ratio).flatten(2)
         if keep is None:
             there = q.new_ones(1, sampled.shape[2])
         else:
-            seen = F.pad(keep.reshape(-1, 1, height, width).to(q.dtype), missing)
+            seen = F.pad(keep.reshape(batch, 1, height, width).to(q.dtype), missing)
             there = F.max_pool2d(seen, ratio).flatten(1)
-        return sampled.transpose(1, 2).reshape(*q.shape[:2], -1, q.shape[3]), there
+        return sampled.transpose(1, 2).reshape(batch, heads, sampled.shape[2], dim), there
 
 
 def means(q: Tensor, keep: Tensor | None, grid: Grid | None, most: int) -> tuple[Tensor, Tensor]:

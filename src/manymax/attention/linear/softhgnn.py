@@ -101,7 +101,7 @@ class SoftHGNN(Mechanism):
         share, flat = self._participation(query, key, keep), per_head(v, self.num_heads).transpose(1, 2).flatten(2)
         sets = F.gelu(_linear(self.edge, share.transpose(1, 2) @ flat))
         out = F.gelu(_linear(self.node, share @ sets))
-        out = out.reshape(*out.shape[:2], self.num_heads, -1).transpose(1, 2)
+        out = out.reshape(*out.shape[:2], self.num_heads, v.shape[3]).transpose(1, 2)
         return kept(out, keep).to(query.dtype)
 
     def participation(self, query: Tensor, key: Tensor) -> Tensor:
