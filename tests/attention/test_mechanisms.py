@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import pickle
+import re
 
 import pytest
 import torch
@@ -199,6 +200,29 @@ def test_a_state_is_saved_indexed_joined_and_moved(case):
     torch.testing.assert_close(picked, expected[1:], **EXACT)
     with pytest.raises(TypeError, match=r"index: expected a slice"):
         state[0]
+
+
+@each(CAUSAL)
+def test_states_of_other_lengths_are_joined_or_refused(case):
+    module, following = make(case), tokens(1, batch=3, seed=1)
+    _, short = module.prefill(*tokens(5, batch=1))
+    _, long = module.prefill(*tokens(9))
+    joined, refusal = attempt(type(short).cat, [short, long])
+    if refusal is None:
+        first, _ = module.step(*(x[:1] for x in following), short)
+        second, _ = module.step(*(x[1:] for x in following), long)
+        torch.testing.assert_close(module.step(*following, joined)[0], torch.cat([first, second]), **EXACT)
+    else:
+        shapes = r"got \(1, 4, (\d), \d+\) and \(2, 4, (\d), \d+\)"
+        found = re.fullmatch(f"states: expected (key|open) of one shape but for the batch, {shapes}", refusal)
+        assert found[2] != found[3]
+
+
+def test_states_of_modules_with_and_without_a_convolution_are_not_joined():
+    states = [make(("linear", {"conv_size": size})).prefill(*tokens(5))[1] for size in (0, 3)]
+    for pair in (states, states[::-1]):
+        with pytest.raises(ValueError, match=r"states: expected tail of one shape but for the batch, got .*None"):
+            type(pair[0]).cat(pair)
 
 
 @each(CAUSAL)

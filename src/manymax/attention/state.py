@@ -68,7 +68,7 @@ class State:
 
     @classmethod
     def cat(cls, states: Sequence[Self]) -> Self:
-        """Return one state whose batch is that of all states, in order."""
+        """Return one state whose batch is that of all states, in order; those that keep tokens have as many each."""
         if not states:
             raise ValueError("states: expected at least one, got none")
         joined: dict[str, State | Tensor | None] = {}
@@ -77,6 +77,10 @@ class State:
             if isinstance(first, State):
                 joined[name] = type(first).cat(parts)
             else:
+                shapes = [None if x is None else tuple(x.shape[1:]) for x in parts]
+                if len(set(shapes)) > 1:
+                    got = " and ".join("None" if x is None else f"{tuple(x.shape)}" for x in parts)
+                    raise ValueError(f"states: expected {name} of one shape but for the batch, got {got}")
                 joined[name] = None if first is None else torch.cat(parts)
         return dataclasses.replace(states[0], **joined)
 
