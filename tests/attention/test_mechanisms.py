@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import inspect
 import io
+import math
 import pickle
 import re
 
@@ -10,7 +12,9 @@ import pytest
 import torch
 from mechanism_cases import CASES, CAUSAL, DIM, HEADS, make, tokens
 
+import manymax as mm
 from manymax.attention.cache import TokenCache
+from manymax.attention.registry import ATTENTIONS, MECHANISMS, mechanism_class
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 
@@ -268,6 +272,10 @@ def test_wrong_arguments(case):
         module(query, key, value, attn_mask=torch.ones(1, 2, 1, 5, dtype=torch.bool))
     with pytest.raises(ValueError, match="attn_mask: expected bool of shape"):
         module(query, key, value, attn_mask=torch.zeros(2, 1, 1, 5))
+    for i, name in enumerate(("query", "key", "value")):
+        mixed = [x.long() if i == j else x for j, x in enumerate((query, key, value))]
+        with pytest.raises(ValueError, match=rf"^{name}: expected a floating dtype, got torch\.int64"):
+            module(*mixed)
     with pytest.raises(ValueError, match="cu_seqlens: expected one row"):
         module(query, key, value, cu_seqlens=torch.tensor([0, 5]))
     with pytest.raises(ValueError, match="cu_seqlens: expected rising bounds from 0 to 5"):
@@ -350,3 +358,30 @@ def test_a_batch_of_none_has_a_state(case, dtype):
         assert out.shape == following[0].shape
         assert out.dtype == dtype
         assert after.batch == 0
+
+
+def numeric_options(name):
+    """Return a mechanism's options that are numbers, with what their types are called."""
+    makers = [kind.__init__ for kind in mechanism_class(name).__mro__ if kind.__module__.startswith("manymax")]
+    options = {key: option for made in makers for key, option in inspect.signature(made).parameters.items()}
+    words = {key: str(option.annotation) for key, option in options.items()}
+    return {key: word for key, word in words.items() if re.search(r"\b(int|float)\b", word)}
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_options_that_are_no_such_numbers_are_refused(name):
+    options = numeric_options(name)
+    assert options.keys() >= {"head_dim", "num_heads"}
+    for option, words in options.items():
+        wrong = [[math.nan, 1.0]] if "list" in words else [math.nan, 1.5] if "int" in words else [math.nan]
+        for value in [*wrong, 0] if option in {"head_dim", "num_heads", "value_dim"} else wrong:
+            with pytest.raises(ValueError, match=f"^{option}: expected"):
+                mm.create_attention(name, **{"head_dim": DIM, "num_heads": 2, option: value})
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+@pytest.mark.parametrize("size", [0, -1, 1.5, "8"])
+def test_sizes_are_whole_numbers_above_zero(name, size):
+    for option in ("head_dim", "num_heads"):
+        with pytest.raises(ValueError, match=f"^{option}: expected .*, got {size!r}"):
+            mm.create_attention(name, **{"head_dim": DIM, "num_heads": HEADS, option: size})

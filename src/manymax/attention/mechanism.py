@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from manymax._autocast import multiplied, without_autocast
+from manymax.attention.options import check_floating, check_sizes
 
 Grid = tuple[int, int]
 
@@ -54,9 +55,7 @@ class Mechanism(nn.Module):
 
     def __init__(self, *, head_dim: int, num_heads: int) -> None:
         super().__init__()
-        for name, value in {"head_dim": head_dim, "num_heads": num_heads}.items():
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_sizes(head_dim=head_dim, num_heads=num_heads)
         self.head_dim, self.num_heads = head_dim, num_heads
 
     def forward(
@@ -126,6 +125,7 @@ class Mechanism(nn.Module):
             return
         if value.dim() != 4 or value.shape[:3] != key.shape[:3]:
             raise ValueError(f"value: expected {(*key.shape[:3], 'any')}, got {tuple(value.shape)}")
+        check_floating(query, key, value)
         fixed = self.fixed_value_dim
         if fixed is not None and fixed != value.shape[3]:
             raise ValueError(f"value: expected a last dim of {fixed}, as value_dim says, got {value.shape[3]}")

@@ -14,6 +14,7 @@ from manymax._names import closest
 from manymax.attention.dense.api import attention, choice
 from manymax.attention.dense.call import Window, window_sides
 from manymax.attention.dense.dispatch import Choice
+from manymax.attention.options import check_sizes
 from manymax.attention.state import State, continues
 from manymax.maps.module import Map
 from manymax.maps.registry import MAPS
@@ -67,6 +68,7 @@ class DenseAttention(nn.Module):
         **map_options: Any,
     ) -> None:
         super().__init__()
+        check_sizes(head_dim=head_dim, num_heads=num_heads)
         _check_names(map, map_options)
         self.head_dim = head_dim
         self.num_heads = num_heads

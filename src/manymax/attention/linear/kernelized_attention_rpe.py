@@ -15,6 +15,7 @@ from manymax.attention.linear.parts import per_head
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.linear.toeplitz import LEAF, between_all, between_causal, near, pairs
 from manymax.attention.mechanism import CausalMechanism, Choices
+from manymax.attention.options import check_sizes
 from manymax.attention.state import State, continues
 
 
@@ -99,9 +100,7 @@ class KernelizedRPE(CausalMechanism):
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
         features = head_dim if num_features is None else num_features
-        for name, given in {"num_features": features, "max_distance": max_distance}.items():
-            if given < 1:
-                raise ValueError(f"{name}: expected at least 1, got {given}")
+        check_sizes(num_features=features, max_distance=max_distance)
         rows = orthogonal_normal(features, head_dim) if orthogonal else torch.randn(features, head_dim)
         self.register_buffer("projection", rows)
         self.normalize = normalize

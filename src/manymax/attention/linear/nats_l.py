@@ -15,6 +15,7 @@ from manymax.attention.linear.parts import HeadLinear, HeadNorm, per_head
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.linear.token_order import Order, kept_first
 from manymax.attention.mechanism import Choices, both_ways
+from manymax.attention.options import check_sizes
 from manymax.attention.state import State
 
 
@@ -117,8 +118,7 @@ class NAtSLinear(GatedDelta):
 
     def __init__(self, *, head_dim: int, num_heads: int, block_size: int = 64, **options: Any) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
-        if block_size < 1:
-            raise ValueError(f"block_size: expected at least 1, got {block_size}")
+        check_sizes(block_size=block_size)
         self.block_size = block_size
         self.choose = HeadLinear(num_heads, self.value_dim, 2)
         self.share = HeadLinear(num_heads, head_dim, 2)

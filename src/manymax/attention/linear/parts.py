@@ -55,8 +55,6 @@ class ShortConvolution(nn.Module):
 
     def __init__(self, num_heads: int, dim: int, size: int) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"conv_size: expected at least 1, got {size}")
         self.size = size
         self.weight = nn.Parameter(torch.empty(num_heads, dim, size).uniform_(-(size**-0.5), size**-0.5))
 

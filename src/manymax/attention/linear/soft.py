@@ -12,6 +12,7 @@ from manymax.attention.linear.grid import GridConvolution, OnGrid, sides, widen
 from manymax.attention.linear.newton import largest_sum, newton_inverse, safe_size
 from manymax.attention.linear.parts import per_head
 from manymax.attention.mechanism import Choices, Grid, one_each
+from manymax.attention.options import check_sizes, value_width
 
 RIDGE = 0.01  # what the authors add to the diagonal before they invert
 
@@ -77,14 +78,12 @@ class SOFT(OnGrid):
         value_dim: int | None = None,
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        for name, given in {"num_landmarks": num_landmarks, "ratio": ratio, "iterations": iterations}.items():
-            if given is not None and given < 1:
-                raise ValueError(f"{name}: expected at least 1, got {given}")
+        check_sizes(num_landmarks=num_landmarks, ratio=ratio, iterations=iterations)
         self.num_landmarks, self.ratio, self.tied = num_landmarks, ratio, tied
         self.symmetric, self.iterations = symmetric, iterations
         self.sample = None if ratio is None else nn.Conv2d(head_dim, head_dim, ratio, ratio, bias=ratio == 1)
         self.norm = nn.LayerNorm(head_dim)
-        value_dim = head_dim if value_dim is None else value_dim
+        value_dim = value_width(value_dim, head_dim)
         self.local = GridConvolution(num_heads, value_dim, local, bias=False) if local else None
         self.fixed_value_dim = value_dim if local else None
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from manymax.attention.linear.grid import kept, number, widen
 from manymax.attention.linear.parts import per_head
 from manymax.attention.mechanism import Choices, Mechanism, one_each
+from manymax.attention.options import check_sizes, value_width
+from manymax.maps.rule import check_option
 from manymax.maps.softmax import softmax
 
 OVER = ("nodes", "edges")
@@ -77,10 +79,13 @@ class SoftHGNN(Mechanism):
         value_dim: int | None = None,
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        if num_edges < 0 or num_dynamic < 0 or num_edges + num_dynamic < 1:
+        check_sizes(least=0, num_edges=num_edges, num_dynamic=num_dynamic)
+        check_sizes(top_k=top_k)
+        if num_edges + num_dynamic < 1:
             raise ValueError(f"num_edges: expected at least one set, got {num_edges} and num_dynamic={num_dynamic}")
-        if num_dynamic and not 1 <= top_k <= num_dynamic:
+        if num_dynamic and top_k > num_dynamic:
             raise ValueError(f"top_k: expected 1 to num_dynamic={num_dynamic}, got {top_k}")
+        check_option("dropout", dropout, lambda share: 0 <= share <= 1, "a number from 0 to 1")
         over = over or ("edges" if num_dynamic else "nodes")
         if over not in OVER:
             raise ValueError(f"over: expected one of {', '.join(OVER)}, got {over!r}")
@@ -89,7 +94,7 @@ class SoftHGNN(Mechanism):
         self.prototypes = nn.Parameter(nn.init.xavier_uniform_(torch.empty(edges, width)))
         self.context = nn.Linear(2 * width, edges * width)
         self.dropout = nn.Dropout(dropout)
-        self.fixed_value_dim = head_dim if value_dim is None else value_dim
+        self.fixed_value_dim = value_width(value_dim, head_dim)
         values = num_heads * self.fixed_value_dim
         self.edge, self.node = nn.Linear(values, values), nn.Linear(values, values)
 

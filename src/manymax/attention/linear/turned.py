@@ -13,6 +13,7 @@ from manymax.attention.linear.grid import GridConvolution, OnGrid, kept, number,
 from manymax.attention.linear.parts import per_head
 from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.mechanism import CausalMechanism, Grid, one_each
+from manymax.attention.options import value_width
 from manymax.attention.state import State, continues
 
 
@@ -65,7 +66,7 @@ class TurnedLinear(OnGrid, CausalMechanism):
         backend: str = "auto",
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        self.value_dim = head_dim if value_dim is None else value_dim
+        self.value_dim = value_width(value_dim, head_dim)
         self.rope = rope
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
         self.local = GridConvolution(num_heads, self.value_dim, local) if local else None
