@@ -374,13 +374,14 @@ def test_options_that_are_no_such_numbers_are_refused(name):
     assert options.keys() >= {"head_dim", "num_heads"}
     for option, words in options.items():
         wrong = [[math.nan, 1.0]] if "list" in words else [math.nan, 1.5] if "int" in words else [math.nan]
+        wrong += [] if "None" in words else [None]
         for value in [*wrong, 0] if option in {"head_dim", "num_heads", "value_dim"} else wrong:
             with pytest.raises(ValueError, match=f"^{option}: expected"):
                 mm.create_attention(name, **{"head_dim": DIM, "num_heads": 2, option: value})
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
-@pytest.mark.parametrize("size", [0, -1, 1.5, "8"])
+@pytest.mark.parametrize("size", [0, -1, 1.5, "8", None])
 def test_sizes_are_whole_numbers_above_zero(name, size):
     for option in ("head_dim", "num_heads"):
         with pytest.raises(ValueError, match=f"^{option}: expected .*, got {size!r}"):

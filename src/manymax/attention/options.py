@@ -9,17 +9,16 @@ from torch import Tensor
 from manymax.maps.rule import check_count, check_option
 
 
-def check_sizes(least: int = 1, **sizes: object) -> None:
-    """Refuse sizes that are no whole numbers, or too small; None, which leaves the choice to the mechanism, is one.
-
-    Args:
-        least: the smallest that may be.
-        **sizes: options by their names.
-    """
+def check_sizes(least: int = 1, /, **sizes: object) -> None:
+    """Refuse sizes, options by their names, that are no whole numbers or smaller than the least that may be."""
     for name, size in sizes.items():
-        if size is not None:
-            expected = f"at least {least}" if isinstance(size, numbers.Integral) else "a whole number"
-            check_count(name, size, lambda n: n >= least, expected)
+        expected = f"at least {least}" if isinstance(size, numbers.Integral) else "a whole number"
+        check_count(name, size, lambda n: n >= least, expected)
+
+
+def check_sizes_or_none(least: int = 1, /, **sizes: object) -> None:
+    """Refuse what `check_sizes` does, but for None, which leaves the choice to the mechanism."""
+    check_sizes(least, **{name: size for name, size in sizes.items() if size is not None})
 
 
 def check_positive(**options: float) -> None:
@@ -29,7 +28,7 @@ def check_positive(**options: float) -> None:
 
 
 def check_floating(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Refuse tokens that are integers, of which some operators make others than floats of the same numbers would."""
+    """Refuse tokens that are integers."""
     if query.is_floating_point() and key.is_floating_point() and value.is_floating_point():
         return
     for name, x in (("query", query), ("key", key), ("value", value)):
@@ -39,5 +38,5 @@ def check_floating(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 def value_width(value_dim: int | None, head_dim: int) -> int:
     """Return the last dim of values: that of queries, unless another is given."""
-    check_sizes(value_dim=value_dim)
+    check_sizes_or_none(value_dim=value_dim)
     return head_dim if value_dim is None else value_dim

@@ -13,7 +13,7 @@ from manymax.attention.dense.local_linear_tiles import local_linear_tiles
 from manymax.attention.dense.visibility import make_band
 from manymax.attention.linear.parts import per_head
 from manymax.attention.mechanism import CausalMechanism, Choices
-from manymax.attention.options import check_positive, check_sizes
+from manymax.attention.options import check_positive, check_sizes, check_sizes_or_none
 from manymax.maps.rule import check_option
 
 WHOLE = 512  # keys whose weights may exist at once beside a block of queries: with 256, tiles take up to twice as long
@@ -142,7 +142,8 @@ class LocalLinearAttention(CausalMechanism):
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
         check_positive(ridge=ridge)
-        check_sizes(iterations=iterations, block_size=block_size, key_block_size=key_block_size)
+        check_sizes(block_size=block_size)
+        check_sizes_or_none(iterations=iterations, key_block_size=key_block_size)
         if scale is not None:
             check_option("scale", scale, lambda x: abs(x) < math.inf, "a finite number")
         if key_block_size is not None and solver == "exact":

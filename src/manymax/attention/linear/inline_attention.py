@@ -11,7 +11,7 @@ from manymax.attention.linear.features import feature_map as find_feature_map
 from manymax.attention.linear.grid import OnGrid, check_side, kept, number, sides, widen
 from manymax.attention.linear.parts import HeadLinear, per_head
 from manymax.attention.mechanism import Choices, Grid, one_each
-from manymax.attention.options import value_width
+from manymax.attention.options import check_sizes, value_width
 
 
 class InLineAttention(OnGrid):
@@ -64,6 +64,7 @@ class InLineAttention(OnGrid):
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
         self.features = find_feature_map(feature_map)
+        check_sizes(0, local=local)
         width = value_width(value_dim, head_dim)
         self.local = DynamicKernel(num_heads, width, local) if local else None
 

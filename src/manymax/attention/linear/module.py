@@ -50,7 +50,7 @@ class LinearAttention(CausalMechanism):
         self.value_dim = value_width(value_dim, head_dim)
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
         self.conv: nn.Module | None = None
-        check_sizes(least=0, conv_size=conv_size)
+        check_sizes(0, conv_size=conv_size)
         if conv_size:
             self.fixed_value_dim = self.value_dim
             self.conv = ShortConvolution(num_heads, 2 * head_dim + self.value_dim, conv_size)

@@ -56,8 +56,8 @@ def linear_attention(
         out (B, H, N, Dv) in the query's dtype, and the final state (B, H, Dk, Dv), in float32 at least.
 
     Raises:
-        ValueError: if a shape does not fit the others, tokens are integers, or the backend is unknown or cannot serve the
-            call.
+        ValueError: if a shape does not fit the others, a dtype is no floating one, or the backend is unknown or cannot
+            serve the call.
 
     Example:
         >>> import torch, manymax as mm

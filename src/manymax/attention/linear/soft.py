@@ -12,7 +12,7 @@ from manymax.attention.linear.grid import GridConvolution, OnGrid, sides, widen
 from manymax.attention.linear.newton import largest_sum, newton_inverse, safe_size
 from manymax.attention.linear.parts import per_head
 from manymax.attention.mechanism import Choices, Grid, one_each
-from manymax.attention.options import check_sizes, value_width
+from manymax.attention.options import check_sizes, check_sizes_or_none, value_width
 
 RIDGE = 0.01  # what the authors add to the diagonal before they invert
 
@@ -78,7 +78,9 @@ class SOFT(OnGrid):
         value_dim: int | None = None,
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        check_sizes(num_landmarks=num_landmarks, ratio=ratio, iterations=iterations)
+        check_sizes(num_landmarks=num_landmarks, iterations=iterations)
+        check_sizes_or_none(ratio=ratio)
+        check_sizes(0, local=local)
         self.num_landmarks, self.ratio, self.tied = num_landmarks, ratio, tied
         self.symmetric, self.iterations = symmetric, iterations
         self.sample = None if ratio is None else nn.Conv2d(head_dim, head_dim, ratio, ratio, bias=ratio == 1)

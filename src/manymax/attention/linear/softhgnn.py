@@ -79,7 +79,7 @@ class SoftHGNN(Mechanism):
         value_dim: int | None = None,
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        check_sizes(least=0, num_edges=num_edges, num_dynamic=num_dynamic)
+        check_sizes(0, num_edges=num_edges, num_dynamic=num_dynamic)
         check_sizes(top_k=top_k)
         if num_edges + num_dynamic < 1:
             raise ValueError(f"num_edges: expected at least one set, got {num_edges} and num_dynamic={num_dynamic}")

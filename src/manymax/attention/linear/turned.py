@@ -13,7 +13,7 @@ from manymax.attention.linear.grid import GridConvolution, OnGrid, kept, number,
 from manymax.attention.linear.parts import per_head
 from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.mechanism import CausalMechanism, Grid, one_each
-from manymax.attention.options import value_width
+from manymax.attention.options import check_sizes, value_width
 from manymax.attention.state import State, continues
 
 
@@ -67,6 +67,7 @@ class TurnedLinear(OnGrid, CausalMechanism):
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
         self.value_dim = value_width(value_dim, head_dim)
+        check_sizes(0, local=local)
         self.rope = rope
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
         self.local = GridConvolution(num_heads, self.value_dim, local) if local else None

@@ -18,7 +18,7 @@ from manymax.attention.linear.parts import HeadLinear, HeadNorm, per_head
 from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.linear.state import LinearState
 from manymax.attention.mechanism import CausalMechanism, Choices
-from manymax.attention.options import check_sizes, value_width
+from manymax.attention.options import check_sizes_or_none, value_width
 from manymax.maps.rule import check_option
 
 DENOMINATORS = ("sum", "clamp", "detach", "count", "none")
@@ -89,7 +89,7 @@ class SoftmaxRNN(CausalMechanism):
         backend: str = "auto",
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        check_sizes(least=0, order=order)
+        check_sizes_or_none(0, order=order)
         if ceiling is not None:
             check_option("ceiling", ceiling, lambda x: x > -math.inf, "a number or None")
         for name, given, known in (("denominator", denominator, DENOMINATORS), ("output", output, OUTPUTS)):

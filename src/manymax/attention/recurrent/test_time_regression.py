@@ -117,7 +117,7 @@ class TestTimeRegression(CausalMechanism):
             if given not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {given!r}{closest(given, known)}")
         check_positive(ridge=ridge)
-        check_sizes(least=0, shift_keys=shift_keys)
+        check_sizes(0, shift_keys=shift_keys)
         if forgetting and solver.startswith("local"):
             raise ValueError(f"forgetting: expected False beside solver={solver!r}, which weighs by distance")
         self.solver, self.implicit, self.qk_norm, self.form = solver, implicit, qk_norm, form
