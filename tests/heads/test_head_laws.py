@@ -1,6 +1,7 @@
 """What every head obeys, whatever its loss."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -48,6 +49,18 @@ def test_chunks_change_nothing(name, options, reduction):
         torch.testing.assert_close(loss_and_gradients(head, x, target, direction), expected, rtol=1e-11, atol=1e-12)
         assert torch.equal(head.predict(x), whole.predict(x))
         torch.testing.assert_close(head.nll(x, target), whole.nll(x, target))
+
+
+@each_case
+def test_a_head_is_pickled_and_copied_whole(name, options):
+    head, x, target = make(name, options)
+    losses = []
+    for one in (head, pickle.loads(pickle.dumps(head)), copy.deepcopy(head)):
+        torch.manual_seed(1)  # some draw classes
+        losses.append(one(x, target))
+        assert torch.equal(one.predict(x), head.predict(x))
+    assert torch.equal(losses[1], losses[0])
+    assert torch.equal(losses[2], losses[0])
 
 
 @each_case

@@ -35,6 +35,7 @@ def test_module_equals_function(case):
     module = mm.create_map(case.name, **case.options)
     x, mask = scores(3, 4, 5), random_mask(4, 5)
     assert torch.equal(module(x, 1, mask=mask), case(x, 1, mask=mask))
+    assert torch.equal(pickle.loads(pickle.dumps(module))(x, 1, mask=mask), case(x, 1, mask=mask))
     assert module.sums_to_one == case.sums
     assert not list(module.parameters())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from manymax.attention.state import State
+from manymax.attention.state import State, continues
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ def remember(cache: TokenCache | None, key: Tensor, value: Tensor, keep: Tensor 
         keep = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool, device=key.device)
     if cache is None:
         return TokenCache(key, value, keep)
+    continues(cache.key, key)
+    continues(cache.value, value)
     tokens = torch.cat([cache.key, key], 2), torch.cat([cache.value, value], 2)
     return TokenCache(*tokens, torch.cat([cache.keep, keep], 1))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from manymax._autocast import multiplied, without_autocast
+from manymax.attention.options import check_floating, check_sizes
 
 Grid = tuple[int, int]
 
@@ -50,12 +51,11 @@ class Mechanism(nn.Module):
     family: ClassVar[str]
     choices: ClassVar[Choices]
     rotary: ClassVar[bool] = False  # whether a model should turn queries and keys by their positions
+    fixed_value_dim: int | None = None  # the values' last dim, if parts with parameters of their own ask for one
 
     def __init__(self, *, head_dim: int, num_heads: int) -> None:
         super().__init__()
-        for name, value in {"head_dim": head_dim, "num_heads": num_heads}.items():
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_sizes(head_dim=head_dim, num_heads=num_heads)
         self.head_dim, self.num_heads = head_dim, num_heads
 
     def forward(
@@ -111,8 +111,8 @@ class Mechanism(nn.Module):
         del query, key, value, keep
         raise ValueError(f"is_causal: {type(self).__name__} has no causal form; expected is_causal=False")
 
-    def check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
-        """Refuse shapes that do not fit."""
+    def check(self, query: Tensor, key: Tensor, value: Tensor | None = None) -> None:
+        """Refuse shapes that do not fit; without values those of queries and keys alone."""
         if query.dim() != 4 or query.shape[1] != self.num_heads or query.shape[3] != self.head_dim:
             expected = f"(batch, {self.num_heads}, tokens, {self.head_dim})"
             raise ValueError(f"query: expected {expected}, got {tuple(query.shape)}")
@@ -121,8 +121,14 @@ class Mechanism(nn.Module):
             raise ValueError(f"key: expected {expected}, got {tuple(key.shape)}")
         if not key.shape[1] or self.num_heads % key.shape[1]:
             raise ValueError(f"key: expected a number of heads that divides {self.num_heads}, got {key.shape[1]}")
+        if value is None:
+            return
         if value.dim() != 4 or value.shape[:3] != key.shape[:3]:
             raise ValueError(f"value: expected {(*key.shape[:3], 'any')}, got {tuple(value.shape)}")
+        check_floating(query, key, value)
+        fixed = self.fixed_value_dim
+        if fixed is not None and fixed != value.shape[3]:
+            raise ValueError(f"value: expected a last dim of {fixed}, as value_dim says, got {value.shape[3]}")
 
     def _packed(
         self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, cu_seqlens: Tensor, *, is_causal: bool
@@ -194,6 +200,10 @@ class CausalMechanism(Mechanism):
         """
         self.check(query, key, value)
         one_each(query, key)
+        if state is not None and state.first.shape[0] != query.shape[0]:
+            raise ValueError(
+                f"state: expected one of {query.shape[0]} sequences, as there are queries, got {state.batch}"
+            )
         query, key, value = multiplied(query, key, value)
         with without_autocast(query):
             return self.scan(query, key, value, None, state)
@@ -228,13 +238,12 @@ def padding(attn_mask: Tensor | None, key: Tensor) -> Tensor | None:
     if attn_mask is None:
         return None
     batch, tokens = key.shape[0], key.shape[2]
-    fits = attn_mask.dim() <= 4 and attn_mask.shape[-1:] in {(tokens,), (1,)} and attn_mask.numel() in {
-        attn_mask.shape[-1], batch * attn_mask.shape[-1]
-    }  # fmt: skip
-    if attn_mask.dtype != torch.bool or not fits or (attn_mask.dim() > 1 and attn_mask.shape[0] not in {1, batch}):
+    rows = attn_mask.shape[0] if attn_mask.dim() > 1 else 1
+    fits = 1 <= attn_mask.dim() <= 4 and attn_mask.shape[-1] in {1, tokens} and rows in {1, batch}
+    if attn_mask.dtype != torch.bool or not fits or any(size != 1 for size in attn_mask.shape[1:-1]):
         expected = f"bool of shape ({batch} or 1, 1, 1, {tokens}), since this mechanism weighs no pairs"
         raise ValueError(f"attn_mask: expected {expected}, got {attn_mask.dtype} {tuple(attn_mask.shape)}")
-    return attn_mask.reshape(-1, attn_mask.shape[-1]).expand(batch, tokens)
+    return attn_mask.reshape(rows, attn_mask.shape[-1]).expand(batch, tokens)
 
 
 def _sequences(cu_seqlens: Tensor, query: Tensor, key: Tensor) -> Iterator[tuple[int, int]]:

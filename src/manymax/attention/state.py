@@ -39,8 +39,12 @@ class State:
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Return the state elsewhere or in another dtype, as `Tensor.to`; integers keep their dtype."""
-        device = torch.empty(0, device=next(self.tensors()).device).to(*args, **kwargs).device
+        device = torch.empty(0, device=self.first.device).to(*args, **kwargs).device
         return self.apply(lambda x: x.to(*args, **kwargs) if x.is_floating_point() else x.to(device))
+
+    def computed_in(self, dtype: torch.dtype) -> Self:
+        """Return the state in the dtype that its mechanism computes in, by which it may not be any more after `to`."""
+        return self if self.first.dtype == dtype else self.to(dtype)
 
     def in_place(self) -> State:
         """Return a state that `step` may overwrite; it takes over the tensors, and this one is not to be used any more.
@@ -64,7 +68,7 @@ class State:
 
     @classmethod
     def cat(cls, states: Sequence[Self]) -> Self:
-        """Return one state whose batch is that of all states, in order."""
+        """Return one state whose batch is that of all states, in order; those that keep tokens have as many each."""
         if not states:
             raise ValueError("states: expected at least one, got none")
         joined: dict[str, State | Tensor | None] = {}
@@ -73,13 +77,22 @@ class State:
             if isinstance(first, State):
                 joined[name] = type(first).cat(parts)
             else:
+                shapes = [None if x is None else tuple(x.shape[1:]) for x in parts]
+                if len(set(shapes)) > 1:
+                    got = " and ".join("None" if x is None else f"{tuple(x.shape)}" for x in parts)
+                    raise ValueError(f"states: expected {name} of one shape but for the batch, got {got}")
                 joined[name] = None if first is None else torch.cat(parts)
         return dataclasses.replace(states[0], **joined)
 
     @property
+    def first(self) -> Tensor:
+        """Return the first of the tensors."""
+        return next(self.tensors())
+
+    @property
     def batch(self) -> int:
         """Return how many sequences the state is of."""
-        return int(next(self.tensors()).shape[0])
+        return int(self.first.shape[0])
 
     @property
     def nbytes(self) -> int:
@@ -88,7 +101,8 @@ class State:
 
     def tensors(self) -> Iterator[Tensor]:
         """Iterate over the tensors."""
-        for value in self._fields().values():
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
             if isinstance(value, State):
                 yield from value.tensors()
             elif value is not None:
@@ -96,6 +110,13 @@ class State:
 
     def _fields(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def continues(held: Tensor, new: Tensor) -> None:
+    """Refuse a state of tokens (B, H, N, D) whose sequences, heads or numbers are not those of the new ones."""
+    if held.shape[:2] != new.shape[:2] or held.shape[3:] != new.shape[3:]:
+        fits = f"(batch, heads, tokens, dim), any number of tokens, to go on with {tuple(new.shape)}"
+        raise ValueError(f"state: expected that of {fits}, got {tuple(held.shape)}")
 
 
 def _applied(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -96,6 +96,16 @@ def test_a_state_may_go_on_in_two_ways():
     assert torch.equal(state.key, before)
 
 
+def test_a_state_of_others_is_refused():
+    whole = tensors()
+    module = mm.create_attention("softmax", head_dim=8, num_heads=4)
+    _, state = module.prefill(*whole)
+    narrow = (*whole[:2], whole[2][..., 1:])
+    for other, given in ((state[:1], whole), (state, [x[:1] for x in whole]), (state, narrow)):
+        with pytest.raises(ValueError, match=r"^state: expected that of \(batch, heads, tokens, dim\)"):
+            module.step(*given, other)
+
+
 def test_sinkhorn_has_no_cache():
     query, key, value = tensors()
     module = mm.create_attention("sinkhorn", head_dim=8, num_heads=4)

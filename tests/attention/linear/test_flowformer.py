@@ -75,7 +75,7 @@ def test_one_state_is_small_however_long_the_sequence():
 
 
 def test_wrong_options():
-    with pytest.raises(ValueError, match="limit: expected more than 0, got 0"):
+    with pytest.raises(ValueError, match="limit: expected a positive number, got 0"):
         make(("flowformer", {"limit": 0.0}))
     with pytest.raises(ValueError, match="feature_map: expected one of"):
         make(("flowformer", {"feature_map": "sigmoids"}))

@@ -69,5 +69,8 @@ def test_the_module_sees_later_tokens():
 def test_wrong_options():
     with pytest.raises(ValueError, match="least: expected at least 0, got -1"):
         make(("l2vit", {"least": -1.0}))
+    query, key, value = tokens(6)
+    with pytest.raises(ValueError, match=f"value: expected a last dim of {DIM}, as value_dim says, got {DIM - 1}"):
+        make(("l2vit", {"local": 3}))(query, key, value[..., 1:])
     with pytest.raises(ValueError, match="local: expected an odd number"):
         make(("l2vit", {"local": 4}))

@@ -248,15 +248,15 @@ def test_wrong_options():
     make_one = {"head_dim": 4, "num_heads": 2}
     wrong = {
         "feature_map: expected one of elu": ("linear", {"feature_map": "elo"}),
-        "num_features: expected a positive number beside 'favor', got 3": ("linear", {"num_features": 3}),
-        "slopes: expected 2 numbers of at least 0": ("lightning-attention-2", {"slopes": [1.0]}),
-        "slopes: expected 2 numbers of at least 0, got": ("lightning-attention-2", {"slopes": [1.0, -1.0]}),
+        "num_features: expected None beside feature_map='elu', got 3": ("linear", {"num_features": 3}),
+        "slopes: expected 2 finite numbers of at least 0": ("lightning-attention-2", {"slopes": [1.0]}),
+        "slopes: expected 2 finite numbers of at least 0, got": ("lightning-attention-2", {"slopes": [1.0, -1.0]}),
         "layer: expected 0 to 1, as num_layers says, got 2": ("lightning-attention", {"layer": 2, "num_layers": 2}),
         "decay: expected 'paper' or 'code'": ("transnormer-llm", {"decay": "papr"}),
         "temperature: expected a positive number": ("gated-linear", {"temperature": 0.0}),
         "backend: expected one of auto": ("retention", {"backend": "chunk"}),
         "chunk_size: expected at least 1": ("delta", {"chunk_size": 0}),
-        "conv_size: expected at least 1": ("delta", {"conv_size": -1}),
+        "conv_size: expected at least 0": ("delta", {"conv_size": -1}),
         "head_dim: expected at least 1": ("delta", {"head_dim": 0}),
     }
     for message, (name, options) in wrong.items():

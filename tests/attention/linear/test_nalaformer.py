@@ -68,5 +68,5 @@ def test_a_query_of_zeros_gives_zeros():
 
 
 def test_a_power_of_zero():
-    with pytest.raises(ValueError, match="power: expected more than 0, got 0"):
+    with pytest.raises(ValueError, match="power: expected a positive number, got 0"):
         make(("nalaformer", {"power": 0.0}))

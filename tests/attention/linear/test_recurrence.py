@@ -212,6 +212,10 @@ def test_wrong_arguments():
         mm.linear_attention(query, random(2, 3, 5, 3), random(2, 3, 5, 6))
     with pytest.raises(ValueError, match="value: expected"):
         mm.linear_attention(query, key, value[:, :1])
+    for i, name in enumerate(("query", "key", "value")):
+        mixed = [x.long() if i == j else x for j, x in enumerate((query, key, value))]
+        with pytest.raises(ValueError, match=rf"^{name}: expected a floating dtype, got torch\.int64"):
+            mm.linear_attention(*mixed)
 
 
 def test_backends_are_documented():

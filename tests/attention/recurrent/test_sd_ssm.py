@@ -58,7 +58,7 @@ def test_two_permutations_make_a_parity():
 def test_wrong_options():
     for options, words in [
         ({"power": 0.5}, "power: expected at least 1"),
-        ({"state_size": 0}, "state_size, num_matrices: expected at least 1, got 0 and 4"),
+        ({"state_size": 0}, "state_size: expected at least 1, got 0"),
         ({"form": "scam"}, "form: expected one of .*did you mean 'scan'"),
     ]:
         with pytest.raises(ValueError, match=words):

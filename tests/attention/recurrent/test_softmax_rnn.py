@@ -164,7 +164,7 @@ def test_what_a_query_does_not_see_is_not_in_its_gradient(ceiling):
 
 def test_wrong_options():
     for options, words in [
-        ({"order": -1}, "order: expected at least 0 or None, got -1"),
+        ({"order": -1}, "order: expected at least 0, got -1"),
         ({"denominator": "summ"}, "denominator: expected one of .* did you mean 'sum'"),
         ({"output": "l3"}, "output: expected one of .*got 'l3'"),
         ({"backend": "x"}, "backend: expected"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,8 @@ from manymax.attention.dense.local_linear_tiles import local_linear_tiles
 from manymax.attention.dense.visibility import make_band
 from manymax.attention.linear.parts import per_head
 from manymax.attention.mechanism import CausalMechanism, Choices
+from manymax.attention.options import check_positive, check_sizes, check_sizes_or_none
+from manymax.maps.rule import check_option
 
 WHOLE = 512  # keys whose weights may exist at once beside a block of queries: with 256, tiles take up to twice as long
 COLUMNS = 256  # keys of a tile where they are more
@@ -137,12 +141,11 @@ class LocalLinearAttention(CausalMechanism):
         key_block_size: int | None = None,
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        if ridge <= 0:
-            raise ValueError(f"ridge: expected a positive number, got {ridge}")
-        sizes = {"iterations": iterations, "block_size": block_size, "key_block_size": key_block_size}
-        for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ValueError(f"{name}: expected at least 1, got {size}")
+        check_positive(ridge=ridge)
+        check_sizes(block_size=block_size)
+        check_sizes_or_none(iterations=iterations, key_block_size=key_block_size)
+        if scale is not None:
+            check_option("scale", scale, lambda x: abs(x) < math.inf, "a finite number")
         if key_block_size is not None and solver == "exact":
             raise ValueError("key_block_size: expected None beside solver='exact', which forms matrices for all keys")
         self.scale = head_dim**-0.5 if scale is None else scale

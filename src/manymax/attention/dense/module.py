@@ -14,7 +14,8 @@ from manymax._names import closest
 from manymax.attention.dense.api import attention, choice
 from manymax.attention.dense.call import Window, window_sides
 from manymax.attention.dense.dispatch import Choice
-from manymax.attention.state import State
+from manymax.attention.options import check_sizes
+from manymax.attention.state import State, continues
 from manymax.maps.module import Map
 from manymax.maps.registry import MAPS
 from manymax.maps.sinkhorn import Sinkhorn
@@ -67,6 +68,7 @@ class DenseAttention(nn.Module):
         **map_options: Any,
     ) -> None:
         super().__init__()
+        check_sizes(head_dim=head_dim, num_heads=num_heads)
         _check_names(map, map_options)
         self.head_dim = head_dim
         self.num_heads = num_heads
@@ -146,7 +148,12 @@ class DenseAttention(nn.Module):
         """
         if not self.supports_cache:
             raise ValueError(f"step: expected a map whose rows stand alone; in {self.map.name} a new row changes all")
-        key, value = torch.cat([state.key, key], 2), torch.cat([state.value, value], 2)
+        try:
+            key, value = torch.cat([state.key, key], 2), torch.cat([state.value, value], 2)
+        except RuntimeError:  # not before: the checks are 4 % of a step of one token
+            continues(state.key, key)
+            continues(state.value, value)
+            raise
         arguments = {**self._arguments(query, key, value), "causal_align": "bottom-right"}
         out: Tensor = attention(**arguments, is_causal=True)
         return out, self._remember(key, value)

@@ -12,15 +12,32 @@ from manymax._names import closest
 
 Features = Callable[[Tensor], Tensor]
 
+
+def elu_plus_one(x: Tensor) -> Tensor:
+    """Return elu(x) + 1."""
+    return F.elu(x) + 1
+
+
+def identity(x: Tensor) -> Tensor:
+    """Return x."""
+    return x
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """Return the square of the positive part of x."""
+    return F.relu(x).square()
+
+
+# Functions by name, no lambdas: a module that holds one is pickled, and saved whole, by that name.
 FEATURES: dict[str, Features] = {
-    "elu": lambda x: F.elu(x) + 1,
+    "elu": elu_plus_one,
     "exp": torch.exp,
-    "identity": lambda x: x,
+    "identity": identity,
     "leaky_relu": F.leaky_relu,
     "relu": F.relu,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
-    "squared_relu": lambda x: F.relu(x).square(),
+    "squared_relu": squared_relu,
 }
 
 

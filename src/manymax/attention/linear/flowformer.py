@@ -13,6 +13,7 @@ from manymax.attention.linear.grid import kept, number, widen
 from manymax.attention.linear.parts import per_head
 from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.mechanism import CausalMechanism, Choices
+from manymax.attention.options import check_positive
 from manymax.attention.state import State
 from manymax.maps.softmax import softmax
 
@@ -101,8 +102,7 @@ class Flowformer(CausalMechanism):
         backend: str = "auto",
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        if limit <= 0:
-            raise ValueError(f"limit: expected more than 0, got {limit}")
+        check_positive(limit=limit)
         self.feature_map, self.limit = find_feature_map(feature_map), limit
         self.shift = EPS if feature_map == "relu" else 0.0
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}

@@ -13,6 +13,7 @@ from manymax.attention.dense.api import attention
 from manymax.attention.linear.grid import OnGrid, kept, number, places, sides, widen
 from manymax.attention.linear.parts import HeadLinear, per_head
 from manymax.attention.mechanism import Choices, Grid
+from manymax.attention.options import value_width
 from manymax.maps.softmax import softmax
 
 KINDS = ("galerkin", "fourier", "softmax", "linear")
@@ -76,11 +77,12 @@ class OperatorAttention(OnGrid):
         if pos_dim not in {0, 1, 2}:
             raise ValueError(f"pos_dim: expected 0, 1 or 2, got {pos_dim}")
         self.kind, self.pos_dim = kind, pos_dim
-        value_dim = head_dim if value_dim is None else value_dim
+        value_dim = value_width(value_dim, head_dim)
         norms = {"galerkin": {"key": head_dim, "value": value_dim}, "fourier": {"query": head_dim, "key": head_dim}}
         self.norms = nn.ModuleDict(
             {name: HeadTokenNorm(num_heads, dim, over=norm) for name, dim in norms.get(kind, {}).items()}
         )
+        self.fixed_value_dim = value_dim if pos_dim or "value" in self.norms else None
         self.back = HeadLinear(num_heads, value_dim + pos_dim, value_dim) if pos_dim else None
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, grid: Grid | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from manymax.attention.linear.module import LinearAttention
 from manymax.attention.linear.parts import HeadLinear, HeadNorm, OutputGate, widened
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
+from manymax.attention.options import check_positive
 
 RANK = 16  # of the gate's two matrices, as in the paper
 
@@ -53,8 +54,7 @@ class GatedLinear(LinearAttention):
         self, *, head_dim: int, num_heads: int, temperature: float = 16.0, gate: bool = True, **options: Any
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
-        if temperature <= 0:
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
+        check_positive(temperature=temperature)
         self.temperature = temperature
         rank = min(RANK, self.value_dim)
         self.forget = nn.Sequential(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from manymax.attention.linear.parts import last_seen, widened
 from manymax.attention.mechanism import Grid, Mechanism
+from manymax.maps.rule import check_count
 
 
 class OnGrid(Mechanism):
@@ -65,8 +66,7 @@ class GridConvolution(nn.Module):
 
     def __init__(self, num_heads: int, dim: int, size: int, *, bias: bool = True) -> None:
         super().__init__()
-        if size < 1 or size % 2 == 0:
-            raise ValueError(f"local: expected an odd number of at least 1, got {size}")
+        check_side(size)
         self.size = size
         self.weight = nn.Parameter(torch.empty(num_heads, dim, size, size).uniform_(-1 / size, 1 / size))
         self.bias = nn.Parameter(torch.zeros(num_heads, dim)) if bias else None
@@ -82,9 +82,9 @@ class GridConvolution(nn.Module):
         if height == 1:
             out = F.conv1d(flat, weight[:, :, half], bias, padding=half, groups=groups)
         else:
-            out = F.conv2d(flat.reshape(len(x), -1, height, width), weight, bias, padding=half, groups=groups).flatten(
-                2
-            )
+            out = F.conv2d(
+                flat.reshape(len(x), groups, height, width), weight, bias, padding=half, groups=groups
+            ).flatten(2)
         return _tokens(out, x)
 
     def causal(self, x: Tensor, tail: Tensor | None, keep: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -115,10 +115,15 @@ class GridConvolution(nn.Module):
         return weight, None if self.bias is None else self.bias.flatten().to(dtype)
 
 
+def check_side(size: int) -> None:
+    """Refuse sides of a convolution that have no middle."""
+    check_count("local", size, lambda n: n >= 1 and n % 2 == 1, "an odd number of at least 1")
+
+
 def _tokens(flat: Tensor, x: Tensor) -> Tensor:
     """Return channels (B, H * D, N) as tokens, in the shape (B, H, N, D) of x."""
-    batch, heads, _, dim = x.shape
-    return flat.reshape(batch, heads, dim, -1).transpose(2, 3)
+    batch, heads, tokens, dim = x.shape
+    return flat.reshape(batch, heads, dim, tokens).transpose(2, 3)
 
 
 def sides(grid: Grid | None, tokens: int) -> Grid:

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manymax.attention.linear.features import feature_map as find_feature_map
-from manymax.attention.linear.grid import OnGrid, kept, number, sides, widen
+from manymax.attention.linear.grid import OnGrid, check_side, kept, number, sides, widen
 from manymax.attention.linear.parts import HeadLinear, per_head
 from manymax.attention.mechanism import Choices, Grid, one_each
+from manymax.attention.options import check_sizes, value_width
 
 
 class InLineAttention(OnGrid):
@@ -63,7 +64,9 @@ class InLineAttention(OnGrid):
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
         self.features = find_feature_map(feature_map)
-        self.local = DynamicKernel(num_heads, head_dim if value_dim is None else value_dim, local) if local else None
+        check_sizes(0, local=local)
+        width = value_width(value_dim, head_dim)
+        self.local = DynamicKernel(num_heads, width, local) if local else None
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, grid: Grid | None = None) -> Tensor:
         """Return the outputs of queries that see all keys."""
@@ -91,8 +94,7 @@ class DynamicKernel(nn.Module):
 
     def __init__(self, num_heads: int, dim: int, size: int) -> None:
         super().__init__()
-        if size < 1 or size % 2 == 0:
-            raise ValueError(f"local: expected an odd number of at least 1, got {size}")
+        check_side(size)
         self.size = size
         self.hidden = HeadLinear(num_heads, dim, dim, bias=True)
         self.kernel = HeadLinear(num_heads, dim, dim * size**2, bias=True)
@@ -100,7 +102,7 @@ class DynamicKernel(nn.Module):
     def forward(self, value: Tensor, mean: Tensor, grid: Grid | None) -> Tensor:
         """Return sums over neighbours (B, H, N, D) of values (B, H, N, D) with their mean (B, H, 1, D)."""
         batch, heads, tokens, dim = value.shape
-        if not tokens:
+        if not value.numel():
             return value
         size, channels = self.size, batch * heads * dim
         kernel: Tensor = self.kernel(F.gelu(self.hidden(mean))).reshape(channels, 1, size, size)

@@ -15,7 +15,8 @@ from manymax.attention.linear.parts import per_head
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.linear.toeplitz import LEAF, between_all, between_causal, near, pairs
 from manymax.attention.mechanism import CausalMechanism, Choices
-from manymax.attention.state import State
+from manymax.attention.options import check_sizes
+from manymax.attention.state import State, continues
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,7 @@ class KernelizedRPE(CausalMechanism):
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
         features = head_dim if num_features is None else num_features
-        for name, given in {"num_features": features, "max_distance": max_distance}.items():
-            if given < 1:
-                raise ValueError(f"{name}: expected at least 1, got {given}")
+        check_sizes(num_features=features, max_distance=max_distance)
         rows = orthogonal_normal(features, head_dim) if orthogonal else torch.randn(features, head_dim)
         self.register_buffer("projection", rows)
         self.normalize = normalize
@@ -142,7 +141,8 @@ class KernelizedRPE(CausalMechanism):
     ) -> tuple[Tensor, WindowState]:
         """Return the outputs and the state after the last token."""
         (q, k, v), back = self._streams(query, key, value, keep)
-        old = self._empty(k, v) if state is None else state
+        old = self._empty(k, v) if state is None else state.computed_in(k.dtype)
+        continues(old.values[..., 1:], v[..., 1:])  # without the ones
         keys, values = torch.cat([old.keys, k], 2), torch.cat([old.values, v], 2)
         count = torch.full((len(q),), q.shape[2], device=q.device) if keep is None else keep.sum(1)
         place = torch.arange(keys.shape[2], device=q.device)

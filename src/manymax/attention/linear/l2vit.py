@@ -12,6 +12,8 @@ from manymax.attention.linear.grid import GridConvolution, OnGrid
 from manymax.attention.linear.module import LinearAttention, with_ones
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices, Grid, one_each
+from manymax.attention.options import check_sizes
+from manymax.maps.rule import check_option
 
 
 class L2ViT(OnGrid, LinearAttention):
@@ -57,10 +59,12 @@ class L2ViT(OnGrid, LinearAttention):
 
     def __init__(self, *, head_dim: int, num_heads: int, least: float = 100.0, local: int = 0, **options: Any) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
-        if least < 0:
-            raise ValueError(f"least: expected at least 0, got {least}")
+        check_sizes(0, local=local)
+        check_option("least", least, lambda x: x >= 0, "at least 0")
         self.least = least
         self.temperature = nn.Parameter(torch.full((num_heads, 1, 1), head_dim**-0.5))
+        if local:
+            self.fixed_value_dim = self.value_dim
         self.concentrate = LocalConcentration(num_heads, self.value_dim, local) if local else None
 
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:

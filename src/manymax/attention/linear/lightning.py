@@ -12,6 +12,8 @@ from manymax.attention.linear.module import LinearAttention
 from manymax.attention.linear.parts import HeadLinear, fixed_decay, widened
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
+from manymax.attention.options import check_sizes
+from manymax.maps.rule import check_count
 
 
 class LightningAttention2(LinearAttention):
@@ -52,8 +54,8 @@ class LightningAttention2(LinearAttention):
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
         given = alibi_slopes(num_heads) if slopes is None else torch.as_tensor(slopes, dtype=torch.float32)
-        if given.shape != (num_heads,) or bool((given < 0).any()):
-            raise ValueError(f"slopes: expected {num_heads} numbers of at least 0, got {slopes}")
+        if given.shape != (num_heads,) or not bool(((given >= 0) & given.isfinite()).all()):
+            raise ValueError(f"slopes: expected {num_heads} finite numbers of at least 0, got {slopes}")
         self.slopes = given.tolist()
 
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:
@@ -103,7 +105,7 @@ class LightningAttention(LightningAttention2):
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
         self.is_placed = num_layers is not None
-        self.slopes = layer_slopes(num_heads, layer, num_layers or 1)
+        self.slopes = layer_slopes(num_heads, layer, 1 if num_layers is None else num_layers)
         self.squeeze = HeadLinear(num_heads, self.value_dim, max(1, self.value_dim // 4))
         self.open = HeadLinear(num_heads, max(1, self.value_dim // 4), self.value_dim)
 
@@ -136,8 +138,8 @@ def layer_slopes(num_heads: int, layer: int, num_layers: int) -> list[float]:
 
 def check_layer(layer: int, num_layers: int) -> None:
     """Refuse a layer that is none of so many."""
-    if not 0 <= layer < num_layers:
-        raise ValueError(f"layer: expected 0 to {num_layers - 1}, as num_layers says, got {layer}")
+    check_sizes(num_layers=num_layers)
+    check_count("layer", layer, lambda n: 0 <= n < num_layers, f"0 to {num_layers - 1}, as num_layers says")
 
 
 def simple_rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:

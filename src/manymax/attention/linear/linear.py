@@ -10,6 +10,7 @@ from manymax.attention.linear.features import Favor, Features, feature_map
 from manymax.attention.linear.module import LinearAttention
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
+from manymax.attention.options import check_sizes_or_none
 
 
 class Linear(LinearAttention):
@@ -57,8 +58,9 @@ class Linear(LinearAttention):
         **options: Any,
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
-        if num_features is not None and (feature_map != "favor" or num_features < 1):
-            raise ValueError(f"num_features: expected a positive number beside 'favor', got {num_features}")
+        if num_features is not None and feature_map != "favor":
+            raise ValueError(f"num_features: expected None beside feature_map={feature_map!r}, got {num_features}")
+        check_sizes_or_none(num_features=num_features)
         self.features = features_of(feature_map, head_dim, num_features)
 
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:

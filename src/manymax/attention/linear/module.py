@@ -14,6 +14,7 @@ from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.linear.state import InPlaceState, LinearState
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import CausalMechanism, both_ways, one_each
+from manymax.attention.options import check_sizes, value_width
 
 
 class LinearAttention(CausalMechanism):
@@ -46,10 +47,12 @@ class LinearAttention(CausalMechanism):
         backend: str = "auto",
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        self.value_dim = head_dim if value_dim is None else value_dim
+        self.value_dim = value_width(value_dim, head_dim)
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
         self.conv: nn.Module | None = None
+        check_sizes(0, conv_size=conv_size)
         if conv_size:
+            self.fixed_value_dim = self.value_dim
             self.conv = ShortConvolution(num_heads, 2 * head_dim + self.value_dim, conv_size)
         check_options(chunk_size, backend)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from manymax.attention.linear.parts import OutputGate
 from manymax.attention.linear.turned import TurnedLinear
 from manymax.attention.mechanism import Choices
+from manymax.attention.options import check_positive
 
 TINY = 1e-12  # added to a squared norm: a query of zeros has a direction of zeros, and no infinite gradient
 
@@ -75,9 +76,10 @@ class NaLaFormer(TurnedLinear):
         **options: Any,
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads, rope=rope, local=local, **options)
-        if power <= 0:
-            raise ValueError(f"power: expected more than 0, got {power}")
+        check_positive(power=power)
         self.power = power
+        if gate:
+            self.fixed_value_dim = self.value_dim
         self.norm = nn.LayerNorm(num_heads * self.value_dim) if gate else None
         self.gate = OutputGate(num_heads, self.value_dim) if gate else None
 

@@ -15,6 +15,7 @@ from manymax.attention.linear.parts import HeadLinear, HeadNorm, per_head
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.linear.token_order import Order
 from manymax.attention.mechanism import Choices, both_ways
+from manymax.attention.options import check_sizes
 from manymax.attention.state import State
 
 
@@ -117,8 +118,7 @@ class NAtSLinear(GatedDelta):
 
     def __init__(self, *, head_dim: int, num_heads: int, block_size: int = 64, **options: Any) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
-        if block_size < 1:
-            raise ValueError(f"block_size: expected at least 1, got {block_size}")
+        check_sizes(block_size=block_size)
         self.block_size = block_size
         self.choose = HeadLinear(num_heads, self.value_dim, 2)
         self.share = HeadLinear(num_heads, head_dim, 2)
@@ -129,7 +129,7 @@ class NAtSLinear(GatedDelta):
     ) -> tuple[Tensor, Any]:
         """Return the outputs and the state after the last token."""
         dtype = torch.promote_types(query.dtype, torch.float32)
-        before: HybridState = self._start(query, value, dtype) if state is None else state
+        before: HybridState = self._start(query, value, dtype) if state is None else state.computed_in(dtype)
         (reads, erase, write, decay, beta), length, tail = self.prepared(query, key, value, keep, before)
         heads = [per_head(x, self.num_heads) for x in (key, value, erase, write)]
         new = torch.cat([x.to(dtype) for x in (*heads, decay[..., None], beta[..., None])], -1)  # type: ignore[index]

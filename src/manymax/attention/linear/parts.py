@@ -55,8 +55,6 @@ class ShortConvolution(nn.Module):
 
     def __init__(self, num_heads: int, dim: int, size: int) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"conv_size: expected at least 1, got {size}")
         self.size = size
         self.weight = nn.Parameter(torch.empty(num_heads, dim, size).uniform_(-(size**-0.5), size**-0.5))
 
@@ -78,7 +76,7 @@ class ShortConvolution(nn.Module):
             # a fifth of conv1d's time with so many groups; a weight that lies as the tokens do halves a batch's
             weight = self.weight.mT.contiguous().flip(1).to(x.dtype)
             return (seen * weight).sum(2, keepdim=True), seen[:, :, 1:]
-        flat = seen.transpose(2, 3).reshape(batch, heads * dim, -1)
+        flat = seen.transpose(2, 3).reshape(batch, heads * dim, seen.shape[2])
         kernel = self.weight.flip(-1).reshape(heads * dim, 1, self.size).to(x.dtype)
         out = F.conv1d(flat, kernel, groups=heads * dim)
         return out.reshape(batch, heads, dim, tokens).transpose(2, 3), last_seen(seen, keep, self.size - 1)

@@ -12,6 +12,7 @@ from manymax._names import closest
 from manymax.attention.linear.chunked import chunked
 from manymax.attention.linear.recurrent import recurrent
 from manymax.attention.linear.streams import Streams
+from manymax.attention.options import check_floating, check_sizes
 from manymax.kernels import linear
 
 Form = Callable[[Streams, Tensor | None, int | None], tuple[Tensor, Tensor]]
@@ -55,7 +56,8 @@ def linear_attention(
         out (B, H, N, Dv) in the query's dtype, and the final state (B, H, Dk, Dv), in float32 at least.
 
     Raises:
-        ValueError: if a shape does not fit the others or the backend is unknown or cannot serve the call.
+        ValueError: if a shape does not fit the others, a dtype is no floating one, or the backend is unknown or cannot
+            serve the call.
 
     Example:
         >>> import torch, manymax as mm
@@ -80,8 +82,8 @@ def linear_attention(
     streams = _widened(Streams(query, key, value, log_decay, beta))
     _check(streams, initial_state)
     state = None if initial_state is None else initial_state.to(torch.promote_types(query.dtype, torch.float32))
-    if not query.shape[2]:
-        return value.new_zeros(*query.shape[:3], value.shape[3], dtype=query.dtype), _state(streams, state)
+    if not query.numel():  # a product, for its gradient
+        return query @ query.new_zeros(query.shape[3], value.shape[3]), _state(streams, state)
     name = _choose(streams, state, backend)
     with without_autocast(query):
         return FORMS[name](streams, state, chunk_size)
@@ -162,12 +164,13 @@ def check_options(chunk_size: int | None, backend: str) -> None:
     known = ["auto", *FORMS]
     if backend not in known:
         raise ValueError(f"backend: expected one of {', '.join(known)}, got {backend!r}{closest(backend, known)}")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size: expected at least 1, got {chunk_size}")
+    if chunk_size is not None:
+        check_sizes(chunk_size=chunk_size)
 
 
 def _check(streams: Streams, initial_state: Tensor | None) -> None:
     query, key, value, log_decay, beta = streams
+    check_floating(query, key, value)
     if query.dim() != 4:
         raise ValueError(f"query: expected (batch, heads, tokens, dim), got {tuple(query.shape)}")
     batch, heads, tokens, dim = query.shape

@@ -12,6 +12,7 @@ from manymax.attention.linear.grid import GridConvolution, OnGrid, sides, widen
 from manymax.attention.linear.newton import largest_sum, newton_inverse, safe_size
 from manymax.attention.linear.parts import per_head
 from manymax.attention.mechanism import Choices, Grid, one_each
+from manymax.attention.options import check_sizes, check_sizes_or_none, value_width
 
 RIDGE = 0.01  # what the authors add to the diagonal before they invert
 
@@ -77,15 +78,16 @@ class SOFT(OnGrid):
         value_dim: int | None = None,
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        for name, given in {"num_landmarks": num_landmarks, "ratio": ratio, "iterations": iterations}.items():
-            if given is not None and given < 1:
-                raise ValueError(f"{name}: expected at least 1, got {given}")
+        check_sizes(num_landmarks=num_landmarks, iterations=iterations)
+        check_sizes_or_none(ratio=ratio)
+        check_sizes(0, local=local)
         self.num_landmarks, self.ratio, self.tied = num_landmarks, ratio, tied
         self.symmetric, self.iterations = symmetric, iterations
         self.sample = None if ratio is None else nn.Conv2d(head_dim, head_dim, ratio, ratio, bias=ratio == 1)
         self.norm = nn.LayerNorm(head_dim)
-        value_dim = head_dim if value_dim is None else value_dim
+        value_dim = value_width(value_dim, head_dim)
         self.local = GridConvolution(num_heads, value_dim, local, bias=False) if local else None
+        self.fixed_value_dim = value_dim if local else None
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, grid: Grid | None = None) -> Tensor:
         """Return the outputs of queries that see all keys."""
@@ -135,15 +137,16 @@ class SOFT(OnGrid):
             keep = keep.gather(1, order)
         (height, width), ratio = sides(grid, q.shape[2]), self.sample.stride[0]
         missing = (0, -width % ratio, 0, -height % ratio)
-        image = q.transpose(2, 3).reshape(-1, q.shape[3], height, width)
+        batch, heads, _, dim = q.shape
+        image = q.transpose(2, 3).reshape(batch * heads, dim, height, width)
         bias = None if self.sample.bias is None else self.sample.bias.to(q.dtype)
         sampled = F.conv2d(F.pad(image, missing), self.sample.weight.to(q.dtype), bias, stride=ratio).flatten(2)
         if keep is None:
             there = q.new_ones(1, sampled.shape[2])
         else:
-            seen = F.pad(keep.reshape(-1, 1, height, width).to(q.dtype), missing)
+            seen = F.pad(keep.reshape(batch, 1, height, width).to(q.dtype), missing)
             there = F.max_pool2d(seen, ratio).flatten(1)
-        return sampled.transpose(1, 2).reshape(*q.shape[:2], -1, q.shape[3]), there
+        return sampled.transpose(1, 2).reshape(batch, heads, sampled.shape[2], dim), there
 
 
 def means(q: Tensor, keep: Tensor | None, grid: Grid | None, most: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from manymax.attention.linear.grid import kept, number, widen
 from manymax.attention.linear.parts import per_head
 from manymax.attention.mechanism import Choices, Mechanism, one_each
+from manymax.attention.options import check_sizes, value_width
+from manymax.maps.rule import check_option
 from manymax.maps.softmax import softmax
 
 OVER = ("nodes", "edges")
@@ -77,10 +79,13 @@ class SoftHGNN(Mechanism):
         value_dim: int | None = None,
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        if num_edges < 0 or num_dynamic < 0 or num_edges + num_dynamic < 1:
+        check_sizes(0, num_edges=num_edges, num_dynamic=num_dynamic)
+        check_sizes(top_k=top_k)
+        if num_edges + num_dynamic < 1:
             raise ValueError(f"num_edges: expected at least one set, got {num_edges} and num_dynamic={num_dynamic}")
-        if num_dynamic and not 1 <= top_k <= num_dynamic:
+        if num_dynamic and top_k > num_dynamic:
             raise ValueError(f"top_k: expected 1 to num_dynamic={num_dynamic}, got {top_k}")
+        check_option("dropout", dropout, lambda share: 0 <= share <= 1, "a number from 0 to 1")
         over = over or ("edges" if num_dynamic else "nodes")
         if over not in OVER:
             raise ValueError(f"over: expected one of {', '.join(OVER)}, got {over!r}")
@@ -89,7 +94,8 @@ class SoftHGNN(Mechanism):
         self.prototypes = nn.Parameter(nn.init.xavier_uniform_(torch.empty(edges, width)))
         self.context = nn.Linear(2 * width, edges * width)
         self.dropout = nn.Dropout(dropout)
-        values = num_heads * (head_dim if value_dim is None else value_dim)
+        self.fixed_value_dim = value_width(value_dim, head_dim)
+        values = num_heads * self.fixed_value_dim
         self.edge, self.node = nn.Linear(values, values), nn.Linear(values, values)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
@@ -100,19 +106,19 @@ class SoftHGNN(Mechanism):
         share, flat = self._participation(query, key, keep), per_head(v, self.num_heads).transpose(1, 2).flatten(2)
         sets = F.gelu(_linear(self.edge, share.transpose(1, 2) @ flat))
         out = F.gelu(_linear(self.node, share @ sets))
-        out = out.reshape(*out.shape[:2], self.num_heads, -1).transpose(1, 2)
+        out = out.reshape(*out.shape[:2], self.num_heads, v.shape[3]).transpose(1, 2)
         return kept(out, keep).to(query.dtype)
 
     def participation(self, query: Tensor, key: Tensor) -> Tensor:
         """Return A, how much each token takes part in each set, (B, N, E)."""
-        self.check(query, key, key)
+        self.check(query, key)
         return self._participation(query, key, None)
 
     def load_balance(self, query: Tensor, key: Tensor) -> Tensor:
         """Return the mean over dynamic sets of (share of sequences that select it - top_k / num_dynamic)²."""
         if not self.num_dynamic:
             raise ValueError("num_dynamic: expected more than 0, since only sets that are selected can be unbalanced")
-        self.check(query, key, key)
+        self.check(query, key)
         scores = self._scores(query, key, None).sum(1)[:, self.num_edges :]
         soft = self.top_k * softmax(scores, 1)
         hard = self._selected(scores).to(soft.dtype)

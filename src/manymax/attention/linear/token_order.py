@@ -23,7 +23,7 @@ class Order:
         taken = torch.arange(waiting, device=device) < count[:, None]
         mask = torch.cat([taken, keep], 1)
         self.total = mask.sum(1)
-        most = int(self.total.max()) if mask.shape[1] else 0
+        most = int(self.total.max()) if mask.numel() else 0
         self.source = (~mask).to(torch.int8).argsort(dim=1, stable=True)[:, :most]
         self.there = torch.arange(most, device=device) < self.total[:, None]
         self.places = (mask.cumsum(1) - 1).clamp(min=0)[:, waiting:]

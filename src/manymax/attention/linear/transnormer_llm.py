@@ -74,7 +74,7 @@ class TransNormerLLM(LightningAttention2):
             raise ValueError(f"decay: expected 'paper' or 'code', got {decay!r}")
         super().__init__(head_dim=head_dim, num_heads=num_heads, **options)
         self.is_placed, self.decay = num_layers is not None, decay
-        self.slopes = self._slopes(layer, num_layers or 1)
+        self.slopes = self._slopes(layer, 1 if num_layers is None else num_layers)
         turns = layer == 0 if lrpe is None else lrpe
         self.theta = nn.Parameter(_angles(num_heads, head_dim, decay)) if turns else None
         self.chosen = lrpe is not None

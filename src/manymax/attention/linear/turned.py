@@ -13,7 +13,8 @@ from manymax.attention.linear.grid import GridConvolution, OnGrid, kept, number,
 from manymax.attention.linear.parts import per_head
 from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.mechanism import CausalMechanism, Grid, one_each
-from manymax.attention.state import State
+from manymax.attention.options import check_sizes, value_width
+from manymax.attention.state import State, continues
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ class TurnedLinear(OnGrid, CausalMechanism):
         backend: str = "auto",
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        self.value_dim = head_dim if value_dim is None else value_dim
+        self.value_dim = value_width(value_dim, head_dim)
+        check_sizes(0, local=local)
         self.rope = rope
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
         self.local = GridConvolution(num_heads, self.value_dim, local) if local else None
+        self.fixed_value_dim = self.value_dim if local else None
         check_options(chunk_size, backend)
 
     @abstractmethod
@@ -120,6 +123,7 @@ class TurnedLinear(OnGrid, CausalMechanism):
         q, k, v = self.query_features(q), kept(self.key_features(k), keep), per_head(v, self.num_heads)
         k = per_head(k, self.num_heads)
         memory, keys, values, length, tail = _start(state, k, v)
+        continues(values[:, :, None], v)
         count = _counts(v, keep, length)
         key_sums, value_sums = k.cumsum(2) + keys[:, :, None], v.cumsum(2) + values[:, :, None]
         mass, k_sum = (q * key_sums).sum(-1, keepdim=True), k.sum(2)

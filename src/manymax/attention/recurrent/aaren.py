@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from manymax.attention.linear.parts import per_head
 from manymax.attention.mechanism import CausalMechanism, Choices
 from manymax.attention.recurrent.scan import NOTHING, merge_softmax, prefix_scan
-from manymax.attention.state import State
+from manymax.attention.state import State, continues
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class Aaren(CausalMechanism):
         """Return the outputs and the state after the last token."""
         items = self.leaves(key, value, keep)
         if state is not None:
+            continues(state.weighted, items[2])
             before = (state.largest, state.total, state.weighted)
             items = tuple(torch.cat(pair, 2) for pair in zip(before, items, strict=True))  # type: ignore[assignment]
         elif not key.shape[2]:

@@ -9,16 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manymax._names import closest
+from manymax.attention.linear.features import identity
 from manymax.attention.linear.linear import features_of
 from manymax.attention.linear.module import LinearAttention
 from manymax.attention.linear.parts import HeadLinear, widened
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
 
-# Logarithms of eta for what the linear map gives.
+
+def log_softplus(x: Tensor) -> Tensor:
+    """Return log(log(1 + e^x))."""
+    return F.softplus(x).log()
+
+
+# Logarithms of eta for what the linear map gives, by functions that can be pickled.
 NORMALISERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "exp": lambda x: x,
-    "softplus": lambda x: F.softplus(x).log(),
+    "exp": identity,
+    "softplus": log_softplus,
     "sigmoid": F.logsigmoid,
 }
 

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from manymax._names import closest
 from manymax.attention.linear.parts import HeadLinear, per_head
 from manymax.attention.mechanism import CausalMechanism, Choices, both_ways, one_each
+from manymax.attention.options import check_sizes, value_width
 from manymax.attention.recurrent.scan import prefix_scan
 from manymax.attention.state import State
+from manymax.maps.rule import check_option
 
 FORMS = ("sequential", "scan")
 CHUNK = 32  # tokens whose transition matrices exist at once
@@ -84,14 +86,12 @@ class SelectiveDense(CausalMechanism):
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
         size = head_dim if state_size is None else state_size
-        if size < 1 or num_matrices < 1:
-            raise ValueError(f"state_size, num_matrices: expected at least 1, got {size} and {num_matrices}")
-        if power < 1:
-            raise ValueError(f"power: expected at least 1, got {power}")
+        check_sizes(state_size=size, num_matrices=num_matrices)
+        check_option("power", power, lambda x: x >= 1, "at least 1")
         if form not in FORMS:
             raise ValueError(f"form: expected one of {', '.join(FORMS)}, got {form!r}{closest(form, FORMS)}")
         self.power, self.form = power, form
-        width = head_dim if value_dim is None else value_dim
+        width = self.fixed_value_dim = value_width(value_dim, head_dim)
         self.select = HeadLinear(num_heads, 2 * head_dim + width, num_matrices, bias=True)
         self.write = HeadLinear(num_heads, 2 * head_dim + width, size)
         bound = (6 / (2 * size)) ** 0.5
@@ -113,7 +113,7 @@ class SelectiveDense(CausalMechanism):
         """Return the outputs and the state after the last token."""
         dtype = torch.promote_types(query.dtype, torch.float32)
         x = torch.cat([query, per_head(key, self.num_heads), per_head(value, self.num_heads)], -1).to(dtype)
-        hidden = x.new_zeros(*x.shape[:2], self.gain.shape[2], 1) if state is None else state.hidden
+        hidden = x.new_zeros(*x.shape[:2], self.gain.shape[2], 1) if state is None else state.hidden.to(dtype)
         inputs, outs = self.write(x)[..., None], []
         for start in range(0, x.shape[2], CHUNK):
             here = slice(start, start + CHUNK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from manymax.attention.linear.parts import HeadLinear, HeadNorm, per_head
 from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.linear.state import LinearState
 from manymax.attention.mechanism import CausalMechanism, Choices
+from manymax.attention.options import check_sizes_or_none, value_width
 from manymax.attention.recurrent.pair_sums import pair_sums
+from manymax.maps.rule import check_option
 
 DENOMINATORS = ("sum", "clamp", "detach", "count", "none")
 OUTPUTS = ("none", "gate", "rms", "l2", "layer")
@@ -89,15 +92,17 @@ class SoftmaxRNN(CausalMechanism):
         backend: str = "auto",
     ) -> None:
         super().__init__(head_dim=head_dim, num_heads=num_heads)
-        if order is not None and order < 0:
-            raise ValueError(f"order: expected at least 0 or None, got {order}")
+        check_sizes_or_none(0, order=order)
+        if ceiling is not None:
+            check_option("ceiling", ceiling, lambda x: x > -math.inf, "a number or None")
         for name, given, known in (("denominator", denominator, DENOMINATORS), ("output", output, OUTPUTS)):
             if given not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {given!r}{closest(given, known)}")
         self.order, self.denominator, self.output, self.ceiling = order, denominator, output, ceiling
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
         check_options(chunk_size, backend)
-        width = head_dim if value_dim is None else value_dim
+        width = value_width(value_dim, head_dim)
+        self.fixed_value_dim = width if output in {"gate", "rms"} else None
         self.gate = HeadLinear(num_heads, width, 1, bias=True) if output == "gate" else None
         self.norm = HeadNorm(num_heads, width) if output == "rms" else None
 
@@ -112,7 +117,7 @@ class SoftmaxRNN(CausalMechanism):
         """Return the outputs and the state after the last token: sums of features, or all tokens so far."""
         if self.is_recurrent:
             return self._recur(query, key, value, keep, state)
-        cache = remember(state, key, value, keep)
+        cache = remember(None if state is None else state.computed_in(key.dtype), key, value, keep)
         padding = keep if state is None else cache.keep
         return self._finish(self._pairs(query, cache.key, cache.value, padding, is_causal=True), value), cache
 

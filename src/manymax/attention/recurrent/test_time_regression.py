@@ -16,6 +16,7 @@ from manymax.attention.linear.features import unit
 from manymax.attention.linear.parts import HeadLinear, ShortConvolution, per_head, widened
 from manymax.attention.linear.recurrence import linear_attention
 from manymax.attention.mechanism import CausalMechanism, Choices, both_ways
+from manymax.attention.options import check_positive, check_sizes, value_width
 from manymax.attention.recurrent.regression import least_squares
 from manymax.attention.state import State
 
@@ -115,12 +116,12 @@ class TestTimeRegression(CausalMechanism):
         for name, given, known in (("solver", solver, SOLVERS), ("form", form, FORMS)):
             if given not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {given!r}{closest(given, known)}")
-        if ridge <= 0:
-            raise ValueError(f"ridge: expected a positive number, got {ridge}")
+        check_positive(ridge=ridge)
+        check_sizes(0, shift_keys=shift_keys)
         if forgetting and solver.startswith("local"):
             raise ValueError(f"forgetting: expected False beside solver={solver!r}, which weighs by distance")
         self.solver, self.implicit, self.qk_norm, self.form = solver, implicit, qk_norm, form
-        width = head_dim if value_dim is None else value_dim
+        width = value_width(value_dim, head_dim)
         self.shift = ShortConvolution(num_heads, head_dim, shift_keys) if shift_keys else None
         if self.shift is not None:
             nn.init.zeros_(self.shift.weight)
@@ -138,7 +139,8 @@ class TestTimeRegression(CausalMechanism):
         self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, state: RegressionState | None
     ) -> tuple[Tensor, RegressionState]:
         """Return the outputs and the state after the last token."""
-        before = RegressionState(None, None, None, None) if state is None else state
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        before = RegressionState(None, None, None, None) if state is None else state.computed_in(dtype)
         q, k, tail = self._tokens(query, key, keep, before.tail)
         if self.solver.startswith("local"):
             cache = remember(before.cache, k, value, keep)
