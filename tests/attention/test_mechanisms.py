@@ -1,5 +1,6 @@
 """The laws that every mechanism with a rule of its own obeys, whatever the rule."""
 
+import copy
 import dataclasses
 import io
 
@@ -70,6 +71,21 @@ def test_bfloat16_is_close_to_float32(case):
     out = module.to(torch.bfloat16)(*low)
     assert out.dtype == torch.bfloat16
     assert (out.float() - expected).norm() < 0.05 * expected.norm()
+
+
+@each(CASES)
+def test_bfloat16_loses_no_more_at_the_last_tokens_than_at_the_first_ones(case):
+    module, low = make(case).to(torch.bfloat16), tokens(200, batch=1, dtype=torch.bfloat16)
+    exact = copy.deepcopy(module).double()
+    for is_causal in [False, True] if case in CAUSAL.values() else [False]:
+        with torch.no_grad():
+            expected = exact(*(x.double() for x in low), is_causal=is_causal)
+            apart = module(*low, is_causal=is_causal) - expected
+        first, last = (
+            apart[:, :, part].norm(dim=(2, 3)) / expected[:, :, part].norm(dim=(2, 3))
+            for part in (slice(None, 32), slice(-32, None))
+        )
+        assert (last <= (2 * first).clamp(min=0.05)).all(), (first, last)
 
 
 @each(CASES)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mechanism_cases import DIM, HEADS, make, tokens
 
 import manymax as mm
+from manymax.attention.linear.delta import TokenDecay
 from manymax.models.gpt import GPT
 
 EXACT = {"rtol": 0, "atol": 1e-10}
@@ -268,3 +269,10 @@ def test_wrong_options():
         mm.create_attention("retention", **make_one)(query, query, value)
     other = mm.create_attention("retention", **make_one, value_dim=3)
     assert other(query, query, value, is_causal=True).shape == value.shape
+
+
+def test_decays_of_parameters_in_bfloat16_are_in_float32():
+    decay = TokenDecay(HEADS, DIM).to(torch.bfloat16)
+    short, _ = decay(torch.zeros(1, HEADS, 1, DIM, dtype=torch.bfloat16))
+    exact, _ = decay.double()(torch.zeros(1, HEADS, 1, DIM, dtype=torch.float64))
+    torch.testing.assert_close(short, exact.float(), rtol=1e-5, atol=0)

@@ -156,4 +156,4 @@ class TokenDecay(nn.Module):
     def forward(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log decay and Δ, both (B, H, N), in float32 at least, for values (B, Hk, N, D)."""
         delta = F.softplus(widened(self.linear(value)[..., 0]) + self.bias)
-        return -self.log_rate.exp() * delta, delta
+        return -widened(self.log_rate).exp() * delta, delta
