@@ -89,7 +89,8 @@ def _streams(mechanism: nn.Module, call: Call) -> Streams | None:
     if not call.is_causal and mechanism.conv is not None:
         return None
     keep = call.keep
-    streams, _, _ = mechanism.prepared(*blank(call.query, call.key, call.value, keep), keep, None)
+    tokens = blank(call.query, call.key, call.value, keep)
+    streams, _, _, _ = mechanism.prepared(*tokens, keep, None, whole=not call.is_causal)
     heads = streams.query.shape[1]
     return Streams(
         widened(streams.query),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from manymax.attention.linear.features import Favor, Features, feature_map
 from manymax.attention.linear.module import LinearAttention
+from manymax.attention.linear.parts import per_head
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
 
@@ -65,6 +66,25 @@ class Linear(LinearAttention):
         """Return features and values."""
         del positions
         return Streams(self.features(query), self.features(key), value)
+
+    def shifted(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        positions: Tensor,
+        keep: Tensor | None,
+        state: Any | None,
+        *,
+        whole: bool,
+    ) -> tuple[Streams, Tensor | None]:
+        """Return features that do not underflow, values, and the shift of the next state; other maps have none."""
+        if not isinstance(self.features, Favor):
+            return super().shifted(query, key, value, positions, keep, state, whole=whole)
+        key, value = per_head(key, self.num_heads), per_head(value, self.num_heads)
+        start = None if state is None else state.shift
+        query, key, decay, shift = self.features.shifted(query, key, keep, start, whole=whole)
+        return Streams(query, key, value, decay), shift
 
 
 def features_of(name: str, head_dim: int, num_features: int | None) -> Features:

@@ -130,7 +130,7 @@ class NAtSLinear(GatedDelta):
         """Return the outputs and the state after the last token."""
         dtype = torch.promote_types(query.dtype, torch.float32)
         before: HybridState = self._start(query, value, dtype) if state is None else state
-        (reads, erase, write, decay, beta), length, tail = self.prepared(query, key, value, keep, before)
+        (reads, erase, write, decay, beta), length, tail, _ = self.prepared(query, key, value, keep, before)
         heads = [per_head(x, self.num_heads) for x in (key, value, erase, write)]
         new = torch.cat([x.to(dtype) for x in (*heads, decay[..., None], beta[..., None])], -1)  # type: ignore[index]
         order = Order(before.count, keep, query.shape[2], before.open.shape[2])
