@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -44,7 +45,7 @@ class Linear(LinearAttention):
         arXiv:2006.16236; "favor": Choromanski et al., 2020, Rethinking Attention with Performers, arXiv:2009.14794.
     """
 
-    choices = Choices("elu(x) + 1, ReLU or FAVOR+", "none", "adds", "sum of weights", "Dk (Dv + 1)")
+    choices = Choices("elu(x) + 1", "none", "adds", "sum of weights", "Dk (Dv + 1)")
     normalise = True
     rotary = True
 
@@ -61,6 +62,14 @@ class Linear(LinearAttention):
         if num_features is not None and (feature_map != "favor" or num_features < 1):
             raise ValueError(f"num_features: expected a positive number beside 'favor', got {num_features}")
         self.features = features_of(feature_map, head_dim, num_features)
+
+    @classmethod
+    def choices_with(cls, **options: Any) -> Choices:
+        """Return the choices with the feature map in words; the shifts of random features are kept, too."""
+        given = options.get("feature_map", "elu")
+        words = {"elu": cls.choices.features, "favor": "FAVOR+", "relu": "ReLU"}
+        state = "m (Dv + 2)" if given == "favor" else cls.choices.state
+        return replace(cls.choices, features=words.get(given, given), state=state)
 
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:
         """Return features and values."""

@@ -111,7 +111,7 @@ class NAtSLinear(GatedDelta):
         "learnt, one a token",
         "delta rule, or kept, by chunk",
         "RMS of a head",
-        "Dk Dv + kept (Dk + Dv)",
+        "Dk Dv + (kept + 2 open) (Dk + Dv + 1) + 3 (2 Dk + Dv)",
         "short convolution, choice of chunks, output gate",
     )
 

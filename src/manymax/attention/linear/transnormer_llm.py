@@ -54,7 +54,12 @@ class TransNormerLLM(LightningAttention2):
     """
 
     choices = Choices(
-        "SiLU", "fixed, one a head and layer", "adds", "RMS of all heads", "2 Dk Dv", "learnt rotation, output gate"
+        "SiLU",
+        "fixed, one a head and layer",
+        "adds",
+        "RMS of all heads",
+        "2 Dk Dv, or Dk Dv after layer 0",
+        "learnt rotation, output gate",
     )
     rotary = False
 

@@ -93,7 +93,7 @@ class TestTimeRegression(CausalMechanism):
         "none, or learnt, one a token",
         "least squares, sum, delta rule or local fit",
         "covariance of keys",
-        "Dk (Dk + Dv), or N (Dk + Dv)",
+        "Dk (Dk + Dv), or Dk Dv without covariance, or N (Dk + Dv) with local fits",
         "shift of keys",
     )
 
