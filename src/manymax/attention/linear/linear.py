@@ -20,7 +20,8 @@ class Linear(LinearAttention):
     $$o_i = \frac{\phi(q_i)^\top \sum_{j \le i} \phi(k_j) v_j^\top}{\phi(q_i)^\top \sum_{j \le i} \phi(k_j)}$$
 
     where $q_i$, $k_j$ and $v_j$ are queries, keys and values and $\phi$ is the feature map; without a causal mask the
-    sums run over all j. A row whose sum is 0 gives zeros.
+    sums run over all j. A row whose sum is 0 gives zeros. Random features do not underflow at any length of queries and
+    keys: they are scaled by a factor of the query and one of each feature, which the state keeps, and both cancel.
 
     Args:
         head_dim: the last dim of queries and keys.
