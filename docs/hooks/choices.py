@@ -7,25 +7,22 @@ import dataclasses
 from mkdocs.exceptions import PluginError
 
 from manymax.attention.mechanism import Choices
-from manymax.attention.registry import MECHANISMS, mechanism_class
+from manymax.attention.registry import MECHANISMS, mechanism_choices, mechanism_class
 
 MARK = "<!-- choices: "
 HEADS = ["Mechanism", *(field.name.capitalize() for field in dataclasses.fields(Choices))]
 
 
 def table(family: str) -> str:
-    """Return a Markdown table of a family's mechanisms, one row for each class under its first name.
+    """Return a Markdown table of a family's mechanisms, one row for each name.
 
     Raises:
         PluginError: if there is no such family.
     """
-    named: dict[type, str] = {}
-    for name in sorted(MECHANISMS):
-        named.setdefault(mechanism_class(name), name)
     rows = [
-        [f"[{name}](systems/attentions/{name}.md)", *dataclasses.astuple(one.choices)]
-        for one, name in named.items()
-        if one.family == family
+        [f"[{name}](systems/attentions/{name}.md)", *dataclasses.astuple(mechanism_choices(name))]
+        for name in sorted(MECHANISMS)
+        if mechanism_class(name).family == family
     ]
     if not rows:
         raise PluginError(f"choices: there is no family {family!r} of mechanisms")

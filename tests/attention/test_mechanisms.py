@@ -14,9 +14,20 @@ from mechanism_cases import CASES, CAUSAL, DIM, HEADS, make, tokens
 
 import manymax as mm
 from manymax.attention.cache import TokenCache
+from manymax.attention.linear.module import LinearAttention
+from manymax.attention.linear.turned import TurnedLinear
 from manymax.attention.registry import ATTENTIONS, MECHANISMS, mechanism_class
 
 EXACT = {"rtol": 0, "atol": 1e-10}
+
+
+def takes(case, **options):
+    """Return whether the mechanism of a case has all of these options."""
+    try:
+        make(case, **options)
+    except TypeError:
+        return False
+    return True
 
 
 def each(cases):
@@ -89,6 +100,21 @@ def test_bfloat16_is_close_to_float32(case):
 
 
 @each(CASES)
+def test_bfloat16_loses_no_more_at_the_last_tokens_than_at_the_first_ones(case):
+    module, low = make(case).to(torch.bfloat16), tokens(200, batch=1, dtype=torch.bfloat16)
+    exact = copy.deepcopy(module).double()
+    for is_causal in [False, True] if case in CAUSAL.values() else [False]:
+        with torch.no_grad():
+            expected = exact(*(x.double() for x in low), is_causal=is_causal)
+            apart = module(*low, is_causal=is_causal) - expected
+        first, last = (
+            apart[:, :, part].norm(dim=(2, 3)) / expected[:, :, part].norm(dim=(2, 3))
+            for part in (slice(None, 32), slice(-32, None))
+        )
+        assert (last <= (2 * first).clamp(min=0.05)).all(), (first, last)
+
+
+@each(CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_autocast_shortens_the_tokens_and_nothing_else(case, dtype):
     module, given = (
@@ -138,6 +164,47 @@ def test_a_sequence_may_be_split_anywhere(case):
         torch.testing.assert_close(out, expected, **EXACT)
         for grad, want in zip(torch.autograd.grad((out * weights).sum(), whole), wanted, strict=True):
             torch.testing.assert_close(grad, want, **EXACT)
+
+
+FORMS = [
+    {"chunk_size": 1},
+    {"chunk_size": 7},
+    {"chunk_size": 40},
+    {"backend": "recurrent"},
+    {"backend": "chunked"},
+    {"backend": "chunked", "chunk_size": 5},
+    {"backend": "quadratic"},
+]
+
+
+@each({label: case for label, case in CAUSAL.items() if takes(case, chunk_size=1, backend="recurrent")})
+def test_chunks_and_backends_change_nothing(case):
+    whole = [x.requires_grad_() for x in tokens(21)]
+
+    def run(**options):
+        module = make(case, **options)
+        first, before = module.prefill(*(x[:, :, :15] for x in whole))
+        rest, state = module.step(*(x[:, :, 15:] for x in whole), before)
+        out = torch.cat([first, rest], 2)
+        kept = [x for x in [*before.tensors(), *state.tensors()] if x.is_floating_point()]
+        wanted = [*whole, *(x for x in module.parameters() if x.requires_grad)]
+        total = (out * weights).sum() + sum((x * x).sum() for x in kept)
+        return [out, *kept], torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
+
+    weights = torch.randn(whole[2].shape, dtype=torch.float64)
+    expected, wanted = run()
+    for options in FORMS:
+        found, grads = run(**options)
+        for x, want in zip([*found, *grads], [*expected, *wanted], strict=True):
+            torch.testing.assert_close(x, want, **EXACT)
+
+
+@each({label: case for label, case in CAUSAL.items() if not takes(case, chunk_size=1, backend="recurrent")})
+def test_chunks_and_backends_are_refused_where_there_are_none(case):
+    assert not issubclass(mechanism_class(case[0]), (LinearAttention, TurnedLinear))
+    for option in ({"chunk_size": 7}, {"backend": "chunked"}):
+        with pytest.raises(TypeError, match=next(iter(option))):
+            make(case, **option)
 
 
 @each(CAUSAL)

@@ -13,7 +13,17 @@ from manymax.diagnose.state_sums import StateSums
 from manymax.models.gpt import GPT
 
 TOKENS = WIDTH + 7  # two tiles
-RECURRENCES = ("linear", "delta", "gated-delta", "gated-linear", "retention", "mamba2", "lightning-attention", "dsf")
+RECURRENCES = (
+    "linear",
+    "linear-favor",
+    "delta",
+    "gated-delta",
+    "gated-linear",
+    "retention",
+    "mamba2",
+    "lightning-attention",
+    "dsf",
+)
 
 
 def draw(name, kv_heads=2, tokens=TOKENS, **options):
@@ -150,10 +160,11 @@ def test_memory_is_the_mean_of_log_decays():
     every = StateSums(4)
     every.add(seen(fixed, *rest, is_causal=True).streams)
     assert every.memory == pytest.approx([-1 / np.log(1 - 2.0 ** (-5 - head)) for head in range(4)], rel=1e-6)
-    plain, *rest = draw("delta")
-    none = StateSums(4)
-    none.add(seen(plain, *rest, is_causal=True).streams)
-    assert none.memory is None
+    for name in ("delta", "linear-favor"):
+        plain, *rest = draw(name)
+        none = StateSums(4)
+        none.add(seen(plain, *rest, is_causal=True).streams)
+        assert none.memory is None
 
 
 PIECES = ((slice(0, 1), slice(0, 40)), (slice(1, 2), slice(9, 40)))  # a batch of two without its padding

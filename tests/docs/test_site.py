@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from manymax.attention.registry import MECHANISMS
 from manymax.describe.systems import every_system
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,16 @@ def hook(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_table_of_choices_has_a_row_for_each_name_with_its_own_words():
+    rows = {}
+    for family in ("linear", "recurrent", "dense"):
+        for line in hook("choices").table(family).splitlines()[2:]:
+            name, *words = line.strip("| ").split(" | ")
+            rows[re.match(r"\[(.*)\]", name)[1]] = tuple(words)
+    assert rows.keys() == MECHANISMS.keys()
+    assert len(set(rows.values())) == len(rows)
 
 
 @pytest.fixture(scope="module")

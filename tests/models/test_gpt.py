@@ -27,6 +27,14 @@ class Greedy(torch.nn.Module):
         return query @ self.weight
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_blocks_get_angles_in_the_dtype_of_the_model_and_float32_at_least(dtype):
+    model, seen = small().to(dtype), []
+    model.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[1].dtype))
+    model.features(torch.zeros(1, 3, dtype=torch.int64))
+    assert seen == [torch.promote_types(dtype, torch.float32)]
+
+
 @pytest.mark.parametrize("attention", [*MAPS, Greedy, partial(mm.create_attention, "softmax", sinks=True)])
 @pytest.mark.parametrize("head", ["softmax", "stablemax"])
 def test_one_seed_gives_all_candidates_the_same_weights_and_first_function(attention, head, awake):

@@ -14,8 +14,21 @@ def test_rotation_is_multiplication_by_a_complex_number(head_dim, base):
     turned = pairs * torch.polar(torch.ones_like(angles), angles)
     expected = torch.cat([turned.real, turned.imag], -1)
     torch.testing.assert_close(rotate(x, rotation(positions, head_dim, base)), expected, rtol=0, atol=5e-4)
+    torch.testing.assert_close(rotate(x, rotation(positions, head_dim, base, torch.float64)), expected)
     exact = torch.stack([angles.cos(), angles.sin()])
     torch.testing.assert_close(rotate(x, exact), expected)
+
+
+def test_angles_are_in_float32_at_least():
+    places = torch.tensor([3, 257, 4001])
+    expected = rotation(places, 16, 100.0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        short = rotation(places, 16, 100.0, torch.bfloat16)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(short, expected)
 
 
 def test_rotated_scores_depend_on_distance_alone():

@@ -25,7 +25,8 @@ class Choices:
         decay: how the state forgets.
         update: how a token changes the state.
         normaliser: what bounds the output.
-        state: what is kept of the tokens so far, in numbers for each head; "" if there is no causal form.
+        state: how many floating-point numbers a head keeps of the tokens so far, as a formula for the default options;
+            behind ", or" that for others, and which those are. "" if there is no causal form.
         extra: the paper's own parts beside these.
     """
 
@@ -57,6 +58,12 @@ class Mechanism(nn.Module):
         super().__init__()
         check_sizes(head_dim=head_dim, num_heads=num_heads)
         self.head_dim, self.num_heads = head_dim, num_heads
+
+    @classmethod
+    def choices_with(cls, **options: Any) -> Choices:
+        """Return the choices with options of the mechanism's own, as a registered name may have them chosen."""
+        del options
+        return cls.choices
 
     def forward(
         self,

@@ -26,7 +26,7 @@ from manymax.attention.linear.retention import Retention
 from manymax.attention.linear.soft import SOFT
 from manymax.attention.linear.softhgnn import SoftHGNN
 from manymax.attention.linear.transnormer_llm import TransNormerLLM
-from manymax.attention.mechanism import Mechanism
+from manymax.attention.mechanism import Choices, Mechanism
 from manymax.attention.recurrent.aaren import Aaren
 from manymax.attention.recurrent.dsf import NormalisedAttention
 from manymax.attention.recurrent.sd_ssm import SelectiveDense
@@ -72,6 +72,12 @@ ATTENTIONS: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(DenseAttention, name) for name in MAPS},
     **MECHANISMS,
 }
+
+
+def mechanism_choices(name: str) -> Choices:
+    """Return the choices of one of MECHANISMS, with the options that its name has chosen."""
+    made = MECHANISMS[name]
+    return mechanism_class(name).choices_with(**(made.keywords if isinstance(made, partial) else {}))
 
 
 def mechanism_class(name: str) -> type[Mechanism]:

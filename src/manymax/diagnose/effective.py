@@ -74,22 +74,24 @@ def look(mechanism: nn.Module, call: Call) -> Seen:
     """
     if call.options.get("cu_seqlens") is not None:
         return Seen(None, "The sequences of a packed row are not told apart.")
-    streams = _streams(mechanism, call)
+    # A decay that only keeps features from underflow is no forgetting: the state is given at its last scale.
+    final, streams = (_streams(mechanism, call, whole=whole) for whole in (True, not call.is_causal))
     if streams is not None and (call.is_causal or (streams.log_decay is None and streams.beta is None)):
         said = "Weights of the recurrence on what it reads, before any norm or gate, over the sum of their sizes."
-        return Seen(_recurrence(streams, call), said, streams)
+        return Seen(_recurrence(streams, call), said, final)
     seen = _whole(mechanism, call)
-    return seen if streams is None else seen._replace(streams=streams)
+    return seen if streams is None else seen._replace(streams=final)
 
 
-def _streams(mechanism: nn.Module, call: Call) -> Streams | None:
+def _streams(mechanism: nn.Module, call: Call, *, whole: bool) -> Streams | None:
     """Return what a recurrence reads, with a key and a value for each head; None for another rule."""
     if not isinstance(mechanism, LinearAttention) or isinstance(mechanism, NAtSLinear):
         return None  # NAtS-L has kept chunks beside its recurrence
     if not call.is_causal and mechanism.conv is not None:
         return None
     keep = call.keep
-    streams, _, _ = mechanism.prepared(*blank(call.query, call.key, call.value, keep), keep, None)
+    tokens = blank(call.query, call.key, call.value, keep)
+    streams, _, _, _ = mechanism.prepared(*tokens, keep, None, whole=whole)
     heads = streams.query.shape[1]
     return Streams(
         widened(streams.query),

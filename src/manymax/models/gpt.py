@@ -87,8 +87,8 @@ class GPT(nn.Module):
         """Return the head's input, (B, N, width), for tokens (B, N); with a cache for those after the cached ones."""
         start = 0 if cache is None else cache.length
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        turn = rotation(positions, self.size.head_dim, self.base) if self.rotary else None
         x = self.embedding(tokens)
+        turn = rotation(positions, self.size.head_dim, self.base, x.dtype) if self.rotary else None
         for block in self.blocks:
             x = block(x, turn, cache, is_causal=self.causal)
         if cache is not None:

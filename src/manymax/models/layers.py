@@ -211,9 +211,10 @@ def writer(in_features: int, out_features: int) -> nn.Linear:
     return layer
 
 
-def rotation(positions: Tensor, head_dim: int, base: float) -> Tensor:
-    """Return cos and sin of position * base^(-2i/D), (2, N, D/2), for `rotate`."""
-    frequencies = base ** (-torch.arange(0, head_dim, 2, device=positions.device) / head_dim)
+def rotation(positions: Tensor, head_dim: int, base: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return cos and sin of position * base^(-2i/D), (2, N, D/2), for `rotate`; in float32 at least, as angles need."""
+    dtype = torch.promote_types(dtype, torch.float32)
+    frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=dtype, device=positions.device) / head_dim)
     angles = positions[:, None] * frequencies
     return torch.stack([angles.cos(), angles.sin()])
 

@@ -18,6 +18,7 @@ from manymax.models.layers import Cache
 
 CASES = {
     "linear": {"conv_size": 2},
+    "linear-favor": {},
     "retention": {},
     "gated-linear": {"value_dim": 24},
     "gated-delta": {"negative": True},
@@ -132,7 +133,7 @@ def test_what_is_taken_from_a_moving_state_stays_as_it_is():
         for tokens in rest:
             out, one = module.step(*(x[1:] for x in tokens), one)  # noqa: PLW2901
         torch.testing.assert_close(out, expected[1:], rtol=1e-5, atol=1e-6)
-    assert set(vars(copy.deepcopy(moving))) == {"memory", "length", "tail"}
+    assert set(vars(copy.deepcopy(moving))) == {"memory", "length", "tail", "shift"}
 
 
 class Bare(LinearAttention):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mechanism_cases import DIM, HEADS, make, tokens
 
 import manymax as mm
+from manymax.attention.linear.delta import TokenDecay
 from manymax.models.gpt import GPT
 
 EXACT = {"rtol": 0, "atol": 1e-10}
@@ -76,6 +77,41 @@ def test_random_features_estimate_softmax():
     assert (attend(query, key, value) - expected).abs().max() < 0.05
     worse = mm.create_attention("linear-favor", head_dim=8, num_heads=1, num_features=16).double()
     assert (worse(query, key, value) - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-4), (torch.bfloat16, 0.02), (torch.float16, 0.01)])
+@pytest.mark.parametrize("size", [0.1, 1.0, 6.0, 100.0])
+def test_random_features_of_tokens_of_any_size_do_not_underflow(size, dtype, apart):
+    torch.manual_seed(0)
+    attend = mm.create_attention("linear-favor", head_dim=64, num_heads=1).to(dtype)
+    query, key, value = torch.randn(3, 1, 1, 60, 64).unbind()
+    key[:, :, 20:40] /= 10  # the sums of long keys, then of short ones, then of long ones
+    given = [x.to(dtype) for x in (size * query, size * key, value)]
+    projection = attend.features.projection.double()
+    read, write = (x.double() / 64**0.25 @ projection.T - x.double().square().sum(-1, True) / 16 for x in given[:2])
+    scores = torch.logsumexp(read[:, :, :, None] + write[:, :, None], -1)
+    first, state = attend.prefill(*(x[:, :, :30] for x in given))
+    rest, _ = attend.step(*(x[:, :, 30:] for x in given), state)
+    for is_causal, out in ((False, attend(*given)), (True, torch.cat([first, rest], 2))):
+        mask = torch.ones(60, 60, dtype=torch.bool).tril(0 if is_causal else 60)
+        expected = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ given[2].double()
+        assert (out - expected).norm() < apart * expected.norm()
+
+
+def test_random_features_that_underflow_have_gradients():
+    attend = mm.create_attention("linear-favor", head_dim=64, num_heads=1)
+    whole = [(size * torch.randn(1, 1, 20, 64)).requires_grad_() for size in (20, 20, 1)]
+    for is_causal in (False, True):
+        for grad in torch.autograd.grad(attend(*whole, is_causal=is_causal).square().sum(), whole):
+            assert grad.isfinite().all()
+            assert (grad != 0).any()
+
+
+def test_random_features_without_a_sum_of_weights_have_a_range():
+    attend = mm.create_attention("dsf", head_dim=64, num_heads=1, feature_map="favor")
+    directions = F.normalize(torch.randn(500, 64), dim=-1)
+    assert (attend.features(38 * directions) != 0).any(-1).all()
+    assert (attend.features(60 * directions) == 0).all()
 
 
 def test_random_features_are_orthogonal_in_blocks():
@@ -268,3 +304,10 @@ def test_wrong_options():
         mm.create_attention("retention", **make_one)(query, query, value)
     other = mm.create_attention("retention", **make_one, value_dim=3)
     assert other(query, query, value, is_causal=True).shape == value.shape
+
+
+def test_decays_of_parameters_in_bfloat16_are_in_float32():
+    decay = TokenDecay(HEADS, DIM).to(torch.bfloat16)
+    short, _ = decay(torch.zeros(1, HEADS, 1, DIM, dtype=torch.bfloat16))
+    exact, _ = decay.double()(torch.zeros(1, HEADS, 1, DIM, dtype=torch.float64))
+    torch.testing.assert_close(short, exact.float(), rtol=1e-5, atol=0)

@@ -36,6 +36,36 @@ def test_columns_of_transitions_have_norm_one(power):
     torch.testing.assert_close(norms, torch.ones_like(norms), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("power", "growth"), [(1.0, 1.0), (1.2, DIM ** (1 / 6)), (2.0, DIM**0.5)])
+def test_a_transition_lengthens_a_state_up_to_the_bound_of_its_power(power, growth):
+    module, x = make((NAME, {"power": power})), torch.cat(tokens(40), -1)
+    assert torch.linalg.matrix_norm(module.transitions(x), ord=1).max() <= growth + 1e-12
+    module.matrices.data.fill_(1)
+    state = torch.ones(DIM, 1, dtype=torch.float64)
+    torch.testing.assert_close(module.transitions(x) @ state, (growth * state).expand(2, HEADS, 40, -1, -1))
+
+
+def test_with_power_one_the_state_grows_by_no_more_than_what_is_written():
+    module, whole = make((NAME, {"power": 1.0})), tokens(300)
+    written = module.write(torch.cat(whole, -1)).abs().sum((2, 3))
+    assert (module.prefill(*whole)[1].hidden.abs().sum((2, 3)) <= written).all()
+
+
+def test_outputs_are_right_until_the_state_overflows_and_then_nan():
+    module, whole = make((NAME, {"power": 2.0})), tokens(130)
+    module.matrices.data.fill_(1)
+    with torch.no_grad():
+        module.matrices += torch.randn_like(module.matrices) / 10
+        exact, state = module.prefill(*whole)
+        assert state.hidden.abs().amin() > torch.finfo(torch.float32).max
+        out = module.float()(*(x.float() for x in whole), is_causal=True)
+    lost = out.isnan().any(3)
+    assert lost[:, :, -1].all()
+    assert (lost == lost.cummax(2).values).all()
+    assert not lost[:, :, :80].any()
+    torch.testing.assert_close(out[~lost], exact[~lost].float(), rtol=1e-2, atol=1e-2)
+
+
 def test_two_permutations_make_a_parity():
     """With a swap for one token and the identity for the other, the state is the parity, at any length."""
     module = make((NAME, {"state_size": 2, "num_matrices": 2}))

@@ -47,7 +47,9 @@ class Delta(LinearAttention):
         arXiv:2411.12537.
     """
 
-    choices = Choices("SiLU, length 1", "none", "delta rule", "RMS of a head", "Dk Dv", "short convolution")
+    choices = Choices(
+        "SiLU, length 1", "none", "delta rule", "RMS of a head", "Dk Dv + 3 (2 Dk + Dv)", "short convolution"
+    )
 
     def __init__(
         self, *, head_dim: int, num_heads: int, conv_size: int = 4, negative: bool = False, **options: Any
@@ -107,7 +109,7 @@ class GatedDelta(Delta):
         "learnt, one a token",
         "delta rule",
         "RMS of a head",
-        "Dk Dv",
+        "Dk Dv + 3 (2 Dk + Dv)",
         "short convolution, output gate",
     )
 
@@ -156,4 +158,4 @@ class TokenDecay(nn.Module):
     def forward(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log decay and Δ, both (B, H, N), in float32 at least, for values (B, Hk, N, D)."""
         delta = F.softplus(widened(self.linear(value)[..., 0]) + self.bias)
-        return -self.log_rate.exp() * delta, delta
+        return -widened(self.log_rate).exp() * delta, delta

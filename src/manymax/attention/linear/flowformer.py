@@ -87,7 +87,7 @@ class Flowformer(CausalMechanism):
 
     family: ClassVar[str] = "linear"
     choices = Choices(
-        "sigmoid", "none", "adds", "incoming flow", "D (Dv + 4) + 1", "softmax over sources, gate of sinks"
+        "sigmoid", "none", "adds", "incoming flow", "Dk (Dv + 4) + 1", "softmax over sources, gate of sinks"
     )
     rotary = True
 

@@ -51,6 +51,8 @@ def attend_kept(query: Tensor, tokens: Kept, kept: Kept, before: Tensor, size: i
         before: how many of a head's kept ones are of earlier tokens, (B, H).
         size: tokens of a chunk.
     """
+    if not tokens.value.numel():
+        return tokens.value
     step = size * max(ROWS // size, 1)
     ends = torch.nn.functional.pad(tokens.keep.cumsum(2), (1, 0))[:, :, :-1:step]
     counts = before[:, :, None] + ends
@@ -71,7 +73,7 @@ def attend_kept(query: Tensor, tokens: Kept, kept: Kept, before: Tensor, size: i
         )
         near, near_total = _own(part, Kept(*own), size)
         outs.append(near + torch.sigmoid(far_total - near_total)[..., None] * (far - near))
-    return torch.cat(outs, 2) if outs else tokens.value
+    return torch.cat(outs, 2)
 
 
 def _own(query: Tensor, tokens: Kept, size: int) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from manymax.attention.linear.features import Favor, Features, feature_map
 from manymax.attention.linear.module import LinearAttention
+from manymax.attention.linear.parts import per_head
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
 from manymax.attention.options import check_sizes_or_none
@@ -19,7 +21,8 @@ class Linear(LinearAttention):
     $$o_i = \frac{\phi(q_i)^\top \sum_{j \le i} \phi(k_j) v_j^\top}{\phi(q_i)^\top \sum_{j \le i} \phi(k_j)}$$
 
     where $q_i$, $k_j$ and $v_j$ are queries, keys and values and $\phi$ is the feature map; without a causal mask the
-    sums run over all j. A row whose sum is 0 gives zeros.
+    sums run over all j. A row whose sum is 0 gives zeros. Random features do not underflow at any length of queries and
+    keys: they are scaled by a factor of the query and one of each feature, which the state keeps, and both cancel.
 
     Args:
         head_dim: the last dim of queries and keys.
@@ -44,7 +47,7 @@ class Linear(LinearAttention):
         arXiv:2006.16236; "favor": Choromanski et al., 2020, Rethinking Attention with Performers, arXiv:2009.14794.
     """
 
-    choices = Choices("elu(x) + 1, ReLU or FAVOR+", "none", "adds", "sum of weights", "Dk (Dv + 1)")
+    choices = Choices("elu(x) + 1", "none", "adds", "sum of weights", "Dk (Dv + 1)")
     normalise = True
     rotary = True
 
@@ -63,10 +66,37 @@ class Linear(LinearAttention):
         check_sizes_or_none(num_features=num_features)
         self.features = features_of(feature_map, head_dim, num_features)
 
+    @classmethod
+    def choices_with(cls, **options: Any) -> Choices:
+        """Return the choices with the feature map in words; the shifts of random features are kept, too."""
+        given = options.get("feature_map", "elu")
+        words = {"elu": cls.choices.features, "favor": "FAVOR+", "relu": "ReLU"}
+        state = "m (Dv + 2)" if given == "favor" else cls.choices.state
+        return replace(cls.choices, features=words.get(given, given), state=state)
+
     def streams(self, query: Tensor, key: Tensor, value: Tensor, positions: Tensor) -> Streams:
         """Return features and values."""
         del positions
         return Streams(self.features(query), self.features(key), value)
+
+    def shifted(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        positions: Tensor,
+        keep: Tensor | None,
+        state: Any | None,
+        *,
+        whole: bool,
+    ) -> tuple[Streams, Tensor | None]:
+        """Return features that do not underflow, values, and the shift of the next state; other maps have none."""
+        if not isinstance(self.features, Favor):
+            return super().shifted(query, key, value, positions, keep, state, whole=whole)
+        key, value = per_head(key, self.num_heads), per_head(value, self.num_heads)
+        start = None if state is None else state.shift
+        query, key, decay, shift = self.features.shifted(query, key, keep, start, whole=whole)
+        return Streams(query, key, value, decay), shift
 
 
 def features_of(name: str, head_dim: int, num_features: int | None) -> Features:

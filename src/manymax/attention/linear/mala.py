@@ -56,7 +56,7 @@ class MALA(TurnedLinear):
         "none",
         "adds",
         "weights sum to 1 by a factor and a shift",
-        "Dk (Dv + 1) + Dv",
+        "Dk (Dv + 1) + 3 Dv",
         "depthwise convolution, output gate",
     )
 

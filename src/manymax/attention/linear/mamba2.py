@@ -48,7 +48,7 @@ class Mamba2(LinearAttention):
     """
 
     choices = Choices(
-        "SiLU", "learnt, one a token", "adds, weighed by the step", "RMS of a head", "Dk Dv",
+        "SiLU", "learnt, one a token", "adds, weighed by the step", "RMS of a head", "Dk Dv + 3 (2 Dk + Dv)",
         "short convolution, way past the state, output gate",
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from manymax.attention.linear.parts import ShortConvolution, per_head
 from manymax.attention.linear.recurrence import check_options, linear_attention
 from manymax.attention.linear.state import InPlaceState, LinearState
-from manymax.attention.linear.streams import Streams
+from manymax.attention.linear.streams import Streams, without_padding
 from manymax.attention.mechanism import CausalMechanism, both_ways, one_each
 from manymax.attention.options import check_sizes, value_width
 
@@ -76,25 +76,32 @@ class LinearAttention(CausalMechanism):
         self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, state: LinearState | None
     ) -> tuple[Tensor, LinearState]:
         """Return the outputs and the state after the last token."""
-        streams, length, tail = self.prepared(query, key, value, keep, state)
+        streams, length, tail, shift = self.prepared(query, key, value, keep, state)
         moving = state if isinstance(state, InPlaceState) else None
         out, memory = self._read(streams, None if state is None else state.memory, moving)
-        out = self.finish(out, streams, value)
-        return (out, LinearState(memory, length, tail)) if moving is None else moving.after(out, memory, length, tail)
+        out, state = self.finish(out, streams, value), LinearState(memory, length, tail, shift)
+        return (out, state) if moving is None else moving.after(out, state)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None) -> Tensor:
         """Return the outputs of queries that see all keys."""
         if self.conv is not None:
             return both_ways(self.scan, (query, key, value), keep)
-        streams, _, _ = self.prepared(query, key, value, keep, None)
+        streams, _, _, _ = self.prepared(query, key, value, keep, None, whole=True)
         if streams.log_decay is not None or streams.beta is not None:
             return both_ways(self.scan, (query, key, value), keep)
         return self.finish(self._read_all(streams), streams, value)
 
     def prepared(
-        self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, state: Any | None
-    ) -> tuple[Streams, Tensor, Tensor | None]:
-        """Return what the recurrence reads of tokens, zeros at padding; how many there are now; the convolution's tail.
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        keep: Tensor | None,
+        state: Any | None,
+        *,
+        whole: bool = False,
+    ) -> tuple[Streams, Tensor, Tensor | None, Tensor | None]:
+        """Return what the recurrence reads of tokens, zeros at padding, and the next state's length, tail and shift.
 
         Args:
             query: (B, num_heads, N, head_dim).
@@ -102,11 +109,28 @@ class LinearAttention(CausalMechanism):
             value: (B, Hk, N, Dv).
             keep: (B, N), False at padding; None is none.
             state: that of the tokens before, of which length and tail are read; None if there are none.
+            whole: whether queries see all keys.
         """
         start, tail = (None, None) if state is None else (state.length, state.tail)
         positions, length = _positions(key, keep, start)
         q, k, v, tail = self._convolve(query, key, value, keep, tail)
-        return _without_padding(self.streams(q, k, v, positions), keep), length, tail
+        streams, shift = self.shifted(q, k, v, positions, keep, state, whole=whole)
+        return without_padding(streams, keep), length, tail, shift
+
+    def shifted(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        positions: Tensor,
+        keep: Tensor | None,
+        state: Any | None,
+        *,
+        whole: bool,
+    ) -> tuple[Streams, Tensor | None]:
+        """Return the streams, and the shift of the next state if rows of it are divided so as not to underflow."""
+        del keep, state, whole
+        return self.streams(query, key, value, positions), None
 
     def _read(self, streams: Streams, memory: Tensor | None, moving: InPlaceState | None) -> tuple[Tensor, Tensor]:
         """Return the outputs of the recurrence, normalised, and its state: that of `moving` if it could be moved on."""
@@ -166,22 +190,3 @@ def _positions(x: Tensor, keep: Tensor | None, start: Tensor | None) -> tuple[Te
         return places if tokens == 1 else places + torch.arange(tokens, device=x.device), start + tokens
     count = keep.cumsum(1)
     return start[:, None] + (count - 1).clamp(min=0), start + keep.sum(1)
-
-
-def _without_padding(streams: Streams, keep: Tensor | None) -> Streams:
-    """Return streams in which padding writes nothing and forgets nothing."""
-    if keep is None:
-        return streams
-    query, key, value, log_decay, beta = streams
-    one, two = keep[:, None], keep[:, None, :, None]
-    if log_decay is not None:
-        if log_decay.dim() == 1:
-            log_decay = log_decay[:, None].expand(query.shape[:3])
-        log_decay = torch.where(two if log_decay.dim() == 4 else one, log_decay, 0)
-    return Streams(
-        query,
-        torch.where(two, key, 0),
-        torch.where(two, value, 0),
-        log_decay,
-        None if beta is None else torch.where(one, beta, 0),
-    )

@@ -59,7 +59,7 @@ class NaLaFormer(TurnedLinear):
         "none",
         "adds",
         "sum of weights",
-        "2 Dk (Dv + 1) + Dv",
+        "2 Dk (Dv + 1) + 3 Dv",
         "depthwise convolution, LayerNorm, output gate",
     )
     eps = 1e-6

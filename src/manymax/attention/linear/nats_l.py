@@ -112,7 +112,7 @@ class NAtSLinear(GatedDelta):
         "learnt, one a token",
         "delta rule, or kept, by chunk",
         "RMS of a head",
-        "Dk Dv + kept (Dk + Dv)",
+        "Dk Dv + (kept + 2 open) (Dk + Dv + 1) + 3 (2 Dk + Dv)",
         "short convolution, choice of chunks, output gate",
     )
 
@@ -130,7 +130,7 @@ class NAtSLinear(GatedDelta):
         """Return the outputs and the state after the last token."""
         dtype = torch.promote_types(query.dtype, torch.float32)
         before: HybridState = self._start(query, value, dtype) if state is None else state.computed_in(dtype)
-        (reads, erase, write, decay, beta), length, tail = self.prepared(query, key, value, keep, before)
+        (reads, erase, write, decay, beta), length, tail, _ = self.prepared(query, key, value, keep, before)
         heads = [per_head(x, self.num_heads) for x in (key, value, erase, write)]
         new = torch.cat([x.to(dtype) for x in (*heads, decay[..., None], beta[..., None])], -1)  # type: ignore[index]
         order = Order(before.count, keep, query.shape[2], before.open.shape[2])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +66,12 @@ class SoftHGNN(Mechanism):
     choices = Choices(
         "weights of soft sets", "none", "adds", "softmax over tokens or sets", "", "prototypes, linear maps of sets"
     )
+
+    @classmethod
+    def choices_with(cls, **options: Any) -> Choices:
+        """Return the choices, with sets that are selected if there are any."""
+        selected = ", selected sets" if options.get("num_dynamic") else ""
+        return replace(cls.choices, extra=cls.choices.extra + selected)
 
     def __init__(
         self,

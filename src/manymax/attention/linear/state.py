@@ -25,15 +25,17 @@ class LinearState(State):
         memory: S, (B, H, Dk, Dv) in float32 at least; with a sum as normaliser one more column, the sum of keys.
         length: tokens so far, (B,).
         tail: the last inputs of the short convolution, (B, H, size - 1, Dq + Dk + Dv); None without one.
+        shift: logarithms of what the rows of S are divided by, (B, H, Dk); None if they are not.
     """
 
     memory: Tensor
     length: Tensor
     tail: Tensor | None = None
+    shift: Tensor | None = None
 
     def in_place(self) -> InPlaceState:
         """Return a state that takes over the tensors, and that a step of one token overwrites."""
-        return InPlaceState(self.memory, self.length, self.tail)
+        return InPlaceState(self.memory, self.length, self.tail, self.shift)
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ class InPlaceState(LinearState):
             beta = beta.to(self.memory.dtype)
         return out if linear.advance(query, key, value, log_decay, beta, self.memory, out) else None
 
-    def after(self, out: Tensor, memory: Tensor, length: Tensor, tail: Tensor | None) -> tuple[Tensor, InPlaceState]:
+    def after(self, out: Tensor, state: LinearState) -> tuple[Tensor, InPlaceState]:
         """Return an output that is nobody else's, and the state after its token: this one if it holds the memory."""
-        if memory is not self.memory:
-            return out, InPlaceState(memory, length, tail)
-        self.__dict__.update(length=length, tail=tail)
+        if state.memory is not self.memory:
+            return out, state.in_place()
+        self.__dict__.update(length=state.length, tail=state.tail, shift=state.shift)
         return _apart(out, self.__dict__["_out"]), self
 
     def __getstate__(self) -> dict[str, Any]:

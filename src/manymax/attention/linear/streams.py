@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -24,3 +25,22 @@ class Streams(NamedTuple):
     value: Tensor
     log_decay: Tensor | None = None
     beta: Tensor | None = None
+
+
+def without_padding(streams: Streams, keep: Tensor | None) -> Streams:
+    """Return streams in which padding writes nothing and forgets nothing."""
+    if keep is None:
+        return streams
+    query, key, value, log_decay, beta = streams
+    one, two = keep[:, None], keep[:, None, :, None]
+    if log_decay is not None:
+        if log_decay.dim() == 1:
+            log_decay = log_decay[:, None].expand(query.shape[:3])
+        log_decay = torch.where(two if log_decay.dim() == 4 else one, log_decay, 0)
+    return Streams(
+        query,
+        torch.where(two, key, 0),
+        torch.where(two, value, 0),
+        log_decay,
+        None if beta is None else torch.where(one, beta, 0),
+    )

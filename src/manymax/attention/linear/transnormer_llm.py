@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manymax.attention.linear.lightning import LightningAttention2, check_layer, layer_slopes, simple_rms_norm
-from manymax.attention.linear.parts import HeadLinear, per_head
+from manymax.attention.linear.parts import HeadLinear, per_head, widened
 from manymax.attention.linear.streams import Streams
 from manymax.attention.mechanism import Choices
 
@@ -54,7 +54,12 @@ class TransNormerLLM(LightningAttention2):
     """
 
     choices = Choices(
-        "SiLU", "fixed, one a head and layer", "adds", "RMS of all heads", "2 Dk Dv", "learnt rotation, output gate"
+        "SiLU",
+        "fixed, one a head and layer",
+        "adds",
+        "RMS of all heads",
+        "2 Dk Dv, or Dk Dv after layer 0",
+        "learnt rotation, output gate",
     )
     rotary = False
 
@@ -97,7 +102,10 @@ class TransNormerLLM(LightningAttention2):
         """Return SiLU of queries and keys, turned by their positions, and each head's decay."""
         query, key = F.silu(query), F.silu(key)
         if self.theta is not None:
-            angles = self.theta[:, None] * positions[:, None, :, None]
+            # In bfloat16, which holds whole numbers up to 256, angles of later places would be off by radians.
+            theta = widened(self.theta)
+            theta = theta.to(torch.promote_types(theta.dtype, query.dtype))
+            angles = theta[:, None] * positions[:, None, :, None]
             query, key = _turn(query, angles), _turn(per_head(key, self.num_heads), angles)
             value = per_head(value, self.num_heads)
         return super().streams(query, key, value, positions)
@@ -119,4 +127,4 @@ def _angles(num_heads: int, head_dim: int, of: str) -> Tensor:
 
 def _turn(x: Tensor, angles: Tensor) -> Tensor:
     """Return [x cos, x sin]: a product of two such is x y cos of the difference of angles."""
-    return torch.cat([x * angles.cos().to(x.dtype), x * angles.sin().to(x.dtype)], -1)
+    return torch.cat([x * angles.cos(), x * angles.sin()], -1).to(x.dtype)

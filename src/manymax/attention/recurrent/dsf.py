@@ -43,7 +43,8 @@ class NormalisedAttention(LinearAttention):
     Args:
         head_dim: the last dim of queries and keys.
         num_heads: number of query heads.
-        feature_map: "identity", or any other of `linear`.
+        feature_map: "identity", or any other of `linear`. Those of "favor" are all 0 for a query or key much longer
+            than 16 head_dim^(1/4) (45 for head_dim = 64) in float32, since no sum of weights divides a factor out.
         normaliser: "exp", $e^x$; "softplus", $\log(1 + e^x)$; "sigmoid", $1 / (1 + e^{-x})$, of the linear map.
         **options: `value_dim`, `conv_size`, `chunk_size` and `backend`, as for every mechanism of the linear family.
 

@@ -74,7 +74,11 @@ class SoftmaxRNN(CausalMechanism):
 
     family = "recurrent"
     choices = Choices(
-        "Kronecker powers", "none", "adds", "sum, count, gate or norm", "(1 + Dk + Dk^2)(Dv + 1), or N (Dk + Dv)"
+        "exp(q · k) on all pairs, or Kronecker powers",
+        "none",
+        "keeps all tokens, or adds",
+        "sum, count, gate or norm",
+        "N (Dk + Dv), or (1 + Dk + Dk^2) (Dv + 1) with order 2",
     )
     rotary = True
 

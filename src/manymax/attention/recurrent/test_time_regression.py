@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manymax._names import closest
-from manymax.attention.cache import TokenCache, remember, visible
+from manymax.attention.cache import TokenCache, remember
 from manymax.attention.dense.api import attention
 from manymax.attention.dense.local_linear_attention import local_fit
 from manymax.attention.linear.features import unit
@@ -94,7 +94,7 @@ class TestTimeRegression(CausalMechanism):
         "none, or learnt, one a token",
         "least squares, sum, delta rule or local fit",
         "covariance of keys",
-        "Dk (Dk + Dv), or N (Dk + Dv)",
+        "Dk (Dk + Dv), or Dk Dv without covariance, or N (Dk + Dv) with local fits",
         "shift of keys",
     )
 
@@ -187,8 +187,15 @@ class TestTimeRegression(CausalMechanism):
             scale = self.log_scale.to(query.dtype).exp()
         value = per_head(cache.value, self.num_heads).to(query.dtype)
         if self.log_ridge is None:
-            seen = visible(cache, query.shape[2], is_causal=is_causal)
-            out: Tensor = attention(query * scale, cache.key, value, attn_mask=seen, scale=1.0)
+            out: Tensor = attention(
+                query * scale,
+                cache.key,
+                value,
+                attn_mask=cache.keep[:, None, None],
+                is_causal=is_causal,
+                causal_align="bottom-right",
+                scale=1.0,
+            )
             return out
         ridge = self.log_ridge.to(query.dtype).exp()
         return local_fit(query, TokenCache(cache.key, value, cache.keep), is_causal=is_causal, scale=scale, ridge=ridge)
