@@ -141,9 +141,9 @@ GOALS = {
     "linear/training": Goal("linear attention, decays, delta rule: training, N 8k", CHUNKED, 2.5, limit=CHUNKS),
     "linear/length": Goal("time per token, N 32k over N 2k", "1x", 1.1, at_most=True, limit=ROWS),
     "linear/delta": Goal("gated delta rule: training, N 8k", "transformers in PyTorch", 3.0, limit=CHUNKS),
-    "linear/step": Goal("linear decode step, batch 1 to 16", "read bandwidth", 0.6, "%", limit=STEP),
+    "linear/step": Goal("kernel of a linear decode step, batch 1 to 16", "read bandwidth", 0.6, "%", limit=STEP),
     "linear/step/new": Goal("the same, into new memory", "plain PyTorch", 1.0, limit=ROWS),
-    "linear/step/memory": Goal("linear decode step, states from memory", "copying the states", 0.8, limit=ROWS),
+    "linear/step/memory": Goal("the same, states from memory", "copying the states", 0.8, limit=ROWS),
     "linear/crossover": Goal(
         "linear attention training is faster from", OURS, 1024, "tokens", at_most=True, limit="{case}"
     ),
