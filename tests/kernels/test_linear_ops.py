@@ -141,7 +141,7 @@ def test_transforms_have_no_memory_to_read():
 
 
 def test_without_kernels_it_says_so(monkeypatch):
-    monkeypatch.setattr(linear, "native", lambda: None)
+    monkeypatch.setattr(linear, "available", lambda: False)
     monkeypatch.setattr(linear, "status", lambda: "no compiler was found")
     assert native() is not None
     assert linear.refusal(**inputs(CASES[0])) == "no compiler was found"

@@ -203,7 +203,8 @@ class CausalMechanism(Mechanism):
             query: (B, num_heads, tokens, head_dim), the new tokens' alone.
             key: (B, Hk, tokens, head_dim).
             value: (B, Hk, tokens, Dv).
-            state: what `prefill` or the last `step` returned; it is not changed, unless it is one `in_place`.
+            state: what `prefill` or the last `step` returned, None before the first token; it is not changed, unless it
+                is one `in_place`.
         """
         self.check(query, key, value)
         one_each(query, key)
