@@ -168,6 +168,8 @@ def test_wrong_options():
         ({"denominator": "summ"}, "denominator: expected one of .* did you mean 'sum'"),
         ({"output": "l3"}, "output: expected one of .*got 'l3'"),
         ({"backend": "x"}, "backend: expected"),
+        ({"backend": "chunked"}, "backend: expected 'auto' beside order=None, which is no recurrence, got 'chunked'"),
+        ({"order": 3, "chunk_size": 8}, "chunk_size: expected None beside order=3"),
     ]:
         with pytest.raises(ValueError, match=words):
             make((NAME, options))

@@ -56,7 +56,8 @@ class SoftmaxRNN(CausalMechanism):
         backend: of the recurrence, as in `linear_attention`.
 
     Raises:
-        ValueError: if a name is unknown or the order is negative.
+        ValueError: if a name is unknown, the order is negative, or `chunk_size` or `backend` is given beside an order
+            that is no recurrence.
 
     Example:
         >>> import torch, manymax as mm
@@ -105,6 +106,11 @@ class SoftmaxRNN(CausalMechanism):
         self.order, self.denominator, self.output, self.ceiling = order, denominator, output, ceiling
         self.options: dict[str, Any] = {"chunk_size": chunk_size, "backend": backend}
         check_options(chunk_size, backend)
+        for name, option, default in (("chunk_size", chunk_size, None), ("backend", backend, "auto")):
+            if option != default and not self.is_recurrent:
+                raise ValueError(
+                    f"{name}: expected {default!r} beside order={order}, which is no recurrence, got {option!r}"
+                )
         width = value_width(value_dim, head_dim)
         self.fixed_value_dim = width if output in {"gate", "rms"} else None
         self.gate = HeadLinear(num_heads, width, 1, bias=True) if output == "gate" else None
