@@ -3,6 +3,7 @@
 A new mechanism appears by itself; a line in OPTIONS adds a variant of it.
 """
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -65,6 +66,7 @@ OPTIONS = {
     "transnormer-llm": [{"layer": 1, "num_layers": 3, "decay": "code", "lrpe": True}, {"gate": False}],
 }
 HEADS, DIM = 4, 6
+EXACT = {"rtol": 0, "atol": 1e-10}
 
 
 def _label(name, options):
@@ -73,6 +75,11 @@ def _label(name, options):
 
 CASES = {_label(name, options): (name, options) for name in MECHANISMS for options in [{}, *OPTIONS.get(name, [])]}
 CAUSAL = {label: case for label, case in CASES.items() if issubclass(mechanism_class(case[0]), CausalMechanism)}
+
+
+def each(cases):
+    """Run a test for each of these cases, as its argument `case`."""
+    return pytest.mark.parametrize("case", list(cases.values()), ids=list(cases))
 
 
 def make(case, **more):
@@ -92,6 +99,14 @@ def tokens(count, *, batch=2, kv_heads=HEADS, dtype=torch.float64, seed=0):
     )
 
 
+def attempt(function, *arguments, **options):
+    """Return what a call gives and None, or None and what its ValueError says."""
+    try:
+        return function(*arguments, **options), None
+    except ValueError as error:
+        return None, str(error)
+
+
 class Largest(TorchDispatchMode):
     """Notes the largest tensor that any operation returns."""
 
@@ -102,3 +117,15 @@ class Largest(TorchDispatchMode):
         sizes = [x.numel() for x in tree_leaves(found) if isinstance(x, torch.Tensor)]
         self.numel = max([self.numel, *sizes])
         return found
+
+
+def largest_held(module, count, more):
+    """Return the largest number of entries while tokens are read in two parts and back, and the state between."""
+    whole = [x.requires_grad_() for x in tokens(count + more, batch=1, dtype=torch.float32)]
+    mask = torch.ones(1, 1, 1, count, dtype=torch.bool)
+    mask[..., 7] = False
+    with Largest() as largest:
+        first, state = module.prefill(*(x[:, :, :count] for x in whole), attn_mask=mask)
+        then, _ = module.step(*(x[:, :, count:] for x in whole), state)
+        (first.sum() + then.sum()).backward()
+    return largest.numel, state

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mechanism_cases import DIM, HEADS, Largest, make, tokens
+from mechanism_cases import DIM, HEADS, largest_held, make, tokens
 from torch.nn.functional import one_hot, silu
 
 from manymax.attention.linear import kept
@@ -155,18 +155,11 @@ def test_gradients_through_blocks_are_those_of_differences(monkeypatch):
 @pytest.mark.parametrize("size", [4, 64])
 def test_nothing_larger_than_tokens_and_a_block_is_ever_held(served, size):
     count, more = 500, 100
-    module = make((NAME, {"block_size": size})).float()
-    whole = [x.requires_grad_() for x in tokens(count + more, batch=1, dtype=torch.float32)]
-    mask = torch.ones(1, 1, 1, count, dtype=torch.bool)
-    mask[..., 7] = False
-    with Largest() as largest:
-        first, state = module.prefill(*(x[:, :, :count] for x in whole), attn_mask=mask)
-        then, _ = module.step(*(x[:, :, count:] for x in whole), state)
-        (first.sum() + then.sum()).backward()
+    largest, state = largest_held(make((NAME, {"block_size": size})).float(), count, more)
     wide = 4 * DIM + 2  # all that both parts read of a token
     assert state.key.shape[2] > 100
     block = 64 * (64 if served("reference") == "cpu" else count)  # without kernels, of all that is kept
-    assert HEADS * count * wide <= largest.numel <= HEADS * max((count + more) * wide, block)
+    assert HEADS * count * wide <= largest <= HEADS * max((count + more) * wide, block)
 
 
 def test_a_step_that_completes_no_chunk_does_not_copy_what_is_kept():

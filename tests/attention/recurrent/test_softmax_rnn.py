@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from mechanism_cases import DIM, HEADS, Largest, make, tokens
+from mechanism_cases import DIM, HEADS, largest_held, make, tokens
 
 from manymax.attention.recurrent import pair_sums
 from manymax.attention.recurrent.softmax_rnn import kronecker_features, truncated_exp
@@ -138,15 +138,8 @@ def test_nothing_larger_than_inputs_and_a_tile_is_ever_held(monkeypatch, served,
         pytest.skip("without the kernels a mask of up to 2^22 pairs is not worth tiles")
     count, more, rows, columns = 300, 50, 32, 48
     in_tiles(monkeypatch, rows, rows * columns)
-    module = make((NAME, options)).float()
-    whole = [x.requires_grad_() for x in tokens(count + more, batch=1, dtype=torch.float32)]
-    mask = torch.ones(1, 1, 1, count, dtype=torch.bool)
-    mask[..., 7] = False
-    with Largest() as largest:
-        first, state = module.prefill(*(x[:, :, :count] for x in whole), attn_mask=mask)
-        then, _ = module.step(*(x[:, :, count:] for x in whole), state)
-        (first.sum() + then.sum()).backward()
-    assert largest.numel == HEADS * max((count + more) * DIM, rows * columns)
+    largest, _ = largest_held(make((NAME, options)).float(), count, more)
+    assert largest == HEADS * max((count + more) * DIM, rows * columns)
 
 
 @pytest.mark.parametrize("ceiling", [None, 500.0])

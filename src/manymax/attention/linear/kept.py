@@ -59,8 +59,9 @@ def attend_kept(query: Tensor, tokens: Kept, kept: Kept, before: Tensor, size: i
     blocks = zip(*(torch.split(x, step, 2) for x in (query, *tokens)), strict=True)
     outs = []
     for (part, *own), count, most in zip(blocks, counts.unbind(2), counts.amax((0, 1)).tolist(), strict=False):
+        near, near_total = _own(part, Kept(*own), size)
         if not most:
-            outs.append(_own(part, Kept(*own), size)[0])
+            outs.append(near)
             continue
         places = torch.arange(most, device=query.device)
         far, far_total = attention(
@@ -71,7 +72,6 @@ def attend_kept(query: Tensor, tokens: Kept, kept: Kept, before: Tensor, size: i
             bias=kept.bias[:, :, None, :most],
             return_lse=True,
         )
-        near, near_total = _own(part, Kept(*own), size)
         outs.append(near + torch.sigmoid(far_total - near_total)[..., None] * (far - near))
     return torch.cat(outs, 2)
 
